@@ -1,0 +1,128 @@
+"""The edge of the network as the rest of the library sees it: interfaces, sockets, dialling.
+
+An abstract class, because there are two: `SystemEdge` on the operating system and `MemoryEdge` in
+`warpgate_core.testing`, where packets are delayed, dropped and duplicated on a virtual clock. Nothing
+above this file knows which it has.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from warpgate_core.endpoint import Endpoint, Family
+from warpgate_core.nat import NatProfile
+from warpgate_core.net.stream import StreamLink
+
+__all__ = ["DatagramSocket", "Edge", "LocalInterface"]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalInterface:
+    """One address of one network card, and what is known of the way out from there.
+
+    Args:
+        nic: number of the card, from 0; its IPv4 and IPv6 share it.
+        name: the card's name at the operating system ("eth0").
+        internal: own address and the port that UDP socket and TCP listener share.
+        external: mapped endpoint that STUN saw for the UDP socket; None while unknown.
+        nat: behaviour of the NAT in front, as far as known.
+        tcp_external: TCP endpoint reachable from outside; None if there is none or it is unknown.
+        prefix: length of the on-link prefix in bits, which tells who is on the same LAN.
+    """
+
+    nic: int
+    name: str
+    internal: Endpoint
+    external: Endpoint | None = None
+    nat: NatProfile = NatProfile()
+    tcp_external: Endpoint | None = None
+    prefix: int = 0
+
+    @property
+    def family(self) -> Family:
+        """IPv4 or IPv6."""
+        return self.internal.family
+
+
+class DatagramSocket(ABC):
+    """One UDP socket that lives as long as its interface."""
+
+    local: Endpoint
+    name: str
+
+    @abstractmethod
+    def send(self, data: bytes, remote: Endpoint) -> None:
+        """Send one datagram; never blocks. A datagram the system will not take is a lost datagram."""
+
+    @abstractmethod
+    def attach(self, remote: Endpoint, receiver: Callable[[bytes], None]) -> None:
+        """From now on hand every datagram from `remote` to `receiver` and to nobody else.
+
+        Raises:
+            ValueError: somebody is attached to that remote endpoint already.
+        """
+
+    @abstractmethod
+    def detach(self, remote: Endpoint) -> None:
+        """End what `attach` began; harmless if nothing is attached."""
+
+
+class Edge(ABC):
+    """Everything a node needs from the network. Callbacks are set before `start`."""
+
+    on_stream: Callable[[StreamLink], None] | None = None
+    on_datagram: Callable[[bytes, Endpoint, DatagramSocket], None] | None = None
+    on_change: Callable[[], None] | None = None
+
+    @property
+    @abstractmethod
+    def interfaces(self) -> tuple[LocalInterface, ...]:
+        """What there is now, in the system's order of preference."""
+
+    @property
+    @abstractmethod
+    def sockets(self) -> tuple[DatagramSocket, ...]:
+        """The long-lived UDP sockets, one per interface and family."""
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Open sockets and listeners and learn the mapped endpoints.
+
+        Raises:
+            NetworkError: not one usable interface, or the wanted port is taken.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Close all of it and wait until it is closed. May be called twice."""
+
+    @abstractmethod
+    async def dial(self, remote: Endpoint, *, local: Endpoint | None = None) -> StreamLink:
+        """Open one TCP connection.
+
+        Args:
+            remote: where to.
+            local: bind there first, sharing the port with the listener (port 0: any); None: as the
+                system likes.
+
+        Raises:
+            NetworkError: refused, unreachable, timed out by the system; the cause is chained.
+        """
+
+    def socket_for(self, remote: Endpoint) -> DatagramSocket | None:
+        """The socket to reach `remote` with: same family, same LAN first, else the first there is."""
+        usable = [s for s in self.sockets if s.local.family is remote.family]
+        for face in self.interfaces:
+            if face.prefix and face.family is remote.family and _on_link(face, remote):
+                for sock in usable:
+                    if sock.local.host == face.internal.host:
+                        return sock
+        return usable[0] if usable else None
+
+
+def _on_link(face: LocalInterface, remote: Endpoint) -> bool:
+    bits = 32 if face.family is Family.IP4 else 128
+    shift = bits - face.prefix
+    return int(face.internal.ip) >> shift == int(remote.ip) >> shift
