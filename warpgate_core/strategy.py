@@ -1,0 +1,293 @@
+"""What a strategy is: one way of making a path between two nodes.
+
+Write a class with two coroutines, put `register` on it, and name it as an entry point of the group
+``warpgate.plugins`` in your distribution::
+
+    @register("my-way", rank=50, transports={"tcp"})
+    class MyWay(Strategy):
+        async def contribute(self, attempt: Attempt) -> bytes:
+            return b"what the other end needs to know"
+
+        async def run(self, attempt: Attempt) -> None:
+            section = await attempt.peer_section()
+            await attempt.dial(decode(section))
+
+One fresh object serves one attempt, so its attributes are the attempt's own state. Everything that
+must be right for safety is the core's: proof of who is at the other end, which path wins, cancelling,
+tracing, limits, and vetting of every endpoint that the peer named. Rejected: a strategy that returns a
+connected socket on both ends (two ends then disagree which of several sockets is the pipe), and a base
+class with a dozen overridable steps (nobody can say in which order they run).
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, is_dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from warpgate_core.errors import PluginError
+
+if TYPE_CHECKING:
+    from warpgate_core.address import NodeAddress
+    from warpgate_core.endpoint import Endpoint
+    from warpgate_core.net.edge import DatagramSocket, LocalInterface
+    from warpgate_core.net.stream import StreamLink
+    from warpgate_core.pipe import Path
+    from warpgate_core.trace import Phase
+
+__all__ = ["API_VERSION", "MAX_SECTION", "Attempt", "Role", "Strategy", "StrategySpec", "Tier", "register"]
+
+API_VERSION = 1  # raised when a strategy written for the older contract would break
+MAX_SECTION = 512  # bytes; seven strategies' sections and an address still fit one 1,200-byte datagram
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*\Z")
+_MAX_NAME = 24
+
+
+class Role(enum.StrEnum):
+    """Which end of the session this node is."""
+
+    INITIATOR = "initiator"  # made the offer; nominates the winner
+    RESPONDER = "responder"
+
+
+class Tier(enum.IntEnum):
+    """What a path of this strategy costs to use. A lower tier is preferred, within bounds of time."""
+
+    DIRECT = 0
+    RELAY = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StrategySpec:
+    """What `register` stamps on a strategy class as its `spec`.
+
+    Args:
+        name: lower-case words joined by hyphens, at most 24 characters; travels in offers.
+        rank: 0 to 100; of two paths of the same tier and transport, the lower rank wins.
+        transports: what its paths can be: "tcp", "udp" or both.
+        tier: see `Tier`.
+        options: a dataclass with a default for every field, or None if it takes no options.
+        api_version: the contract that it was written for.
+        summary: one line for ``warpgate plugins``: the first line of the class's docstring.
+    """
+
+    name: str
+    rank: int
+    transports: frozenset[str]
+    tier: Tier
+    options: type[Any] | None
+    api_version: int
+    summary: str
+
+
+class Attempt(ABC):
+    """One strategy's view of one session: what it may know, and what it may do.
+
+    Attributes:
+        role: initiator or responder.
+        name: the strategy's own name.
+        local: this node's address as the offer or answer holds it.
+        transports: what the initiator will accept, a subset of {"tcp", "udp"}.
+        tag: eight bytes that name the session on the wire.
+    """
+
+    role: Role
+    name: str
+    local: NodeAddress
+    transports: frozenset[str]
+    tag: bytes
+
+    @property
+    @abstractmethod
+    def peer(self) -> NodeAddress:
+        """The peer's address: what the caller gave, and what the peer itself said once it has."""
+
+    @property
+    @abstractmethod
+    def interfaces(self) -> tuple[LocalInterface, ...]:
+        """This node's interfaces now."""
+
+    @property
+    @abstractmethod
+    def sockets(self) -> tuple[DatagramSocket, ...]:
+        """The node's long-lived UDP sockets."""
+
+    @property
+    @abstractmethod
+    def round_trip(self) -> float | None:
+        """Seconds from offer to answer through signalling; None while unknown (always, as responder)."""
+
+    @abstractmethod
+    def now(self) -> float:
+        """Monotonic seconds, the event loop's own time."""
+
+    @abstractmethod
+    def note(self, step: str, detail: str = "", phase: Phase | None = None) -> None:
+        """Add a step to the trace, under this strategy's name."""
+
+    @abstractmethod
+    async def peer_section(self) -> bytes:
+        """Wait for what the peer's same strategy contributed.
+
+        Returns:
+            Its section; empty if it contributed nothing of substance.
+
+        Raises:
+            StrategyError: the peer does not run this strategy.
+        """
+
+    @abstractmethod
+    async def peer_answered(self) -> None:
+        """Wait until both ends share the session's secret; returns at once as responder."""
+
+    @abstractmethod
+    async def send(self, data: bytes) -> None:
+        """Send a message to the peer's same strategy, inside the session, through signalling.
+
+        Args:
+            data: at most `MAX_SECTION` bytes.
+
+        Raises:
+            StrategyError: no broker delivered it.
+        """
+
+    @abstractmethod
+    async def receive(self) -> bytes:
+        """Wait for the next message from the peer's same strategy, in the order they were sent."""
+
+    @abstractmethod
+    def vet(self, endpoint: Endpoint) -> Endpoint:
+        """Check an endpoint that the peer named before anything is sent there.
+
+        Raises:
+            VettingError: loopback (unless both ends are on this machine), multicast, broadcast,
+                unspecified, port 0, our own infrastructure, or too many endpoints in this session.
+        """
+
+    @abstractmethod
+    async def dial(self, remote: Endpoint, *, local: Endpoint | None = None, kind: str = "host") -> Path:
+        """Vet, open a TCP connection, and prove it.
+
+        Args:
+            remote: where to.
+            local: bind there first (the listener's port may be shared); None: any.
+            kind: the remote candidate's kind: host, srflx, prflx or relay.
+
+        Returns:
+            The path, once the peer at its end has proven itself. The race has it then.
+
+        Raises:
+            VettingError: see `vet`.
+            NetworkError: no connection.
+            ProtocolError: something else than the peer is there.
+        """
+
+    @abstractmethod
+    async def prove_stream(self, link: StreamLink, *, kind: str = "host") -> Path:
+        """Prove a TCP connection that the strategy made by its own means. Takes over its ownership."""
+
+    @abstractmethod
+    async def check(
+        self, remote: Endpoint, *, sock: DatagramSocket | None = None, kind: str = "host"
+    ) -> Path:
+        """Vet, then send connectivity checks over UDP until the peer answers with its proof.
+
+        Before the answer is known, the initiator sends its sealed offer as the check, so that a peer
+        that is reachable there needs no signalling at all.
+
+        Args:
+            remote: where to.
+            sock: one of `sockets`, or a socket of the strategy's own; None: the best of `sockets`.
+            kind: the remote candidate's kind.
+
+        Returns:
+            The path, once packets were proven to pass both ways. The race has it then.
+
+        Raises:
+            VettingError: see `vet`.
+            StrategyError: the checks were exhausted without an answer.
+        """
+
+    @abstractmethod
+    async def settled(self) -> None:
+        """Wait until the race is over: what a strategy does that only waits for the other end."""
+
+
+class Strategy(ABC):
+    """Base class of every strategy. See the module's text for a whole one.
+
+    Args:
+        options: an instance of the spec's options dataclass, or None.
+    """
+
+    spec: ClassVar[StrategySpec]
+
+    def __init__(self, options: Any = None) -> None:
+        self.options = options
+
+    async def contribute(self, attempt: Attempt) -> bytes:
+        """Return what the peer's same strategy needs to know: at most `MAX_SECTION` bytes.
+
+        Runs before the offer (or answer) is sent, concurrently with all others. What is not ready
+        within a short bound follows as a message of its own, so that nobody waits for it.
+        """
+        return b""
+
+    @abstractmethod
+    async def run(self, attempt: Attempt) -> None:
+        """Make paths by `attempt.dial`, `attempt.check` or `attempt.prove_stream`, then return.
+
+        Starts as soon as the race plan says so: as initiator usually before the peer has answered. Is
+        cancelled when a path has won; must then release what it holds and let `CancelledError` pass.
+        Raise `StrategyError` to say in one sentence why nothing came of it.
+        """
+
+
+S = TypeVar("S", bound=type[Strategy])
+
+
+def register(
+    name: str,
+    *,
+    rank: int = 50,
+    transports: Iterable[str] = ("tcp", "udp"),
+    tier: Tier = Tier.DIRECT,
+    options: type[Any] | None = None,
+    api_version: int = API_VERSION,
+) -> Callable[[S], S]:
+    """Validate a strategy class and stamp its `StrategySpec`; the class itself is returned unchanged.
+
+    Nothing global happens: the class enters a node's registry by its entry point, or by
+    ``registry.add(cls)``.
+
+    Args:
+        name, rank, transports, tier, options, api_version: see `StrategySpec`.
+
+    Raises:
+        PluginError: something about it is wrong; the text says what.
+    """
+
+    def stamp(cls: S) -> S:
+        where = f"@register({name!r}) on {getattr(cls, '__qualname__', cls)!s}"
+        if not (isinstance(cls, type) and issubclass(cls, Strategy)):
+            raise PluginError(f"{where}: not a class derived from warpgate_core.Strategy")
+        doc = (cls.__dict__.get("__doc__") or "").strip()
+        kinds = frozenset((transports,)) if isinstance(transports, str) else frozenset(transports)
+        if not isinstance(name, str) or not _NAME.match(name) or len(name) > _MAX_NAME:
+            raise PluginError(f"{where}: a name is lower-case words joined by '-', at most {_MAX_NAME} long")
+        if not isinstance(rank, int) or isinstance(rank, bool) or not 0 <= rank <= 100:
+            raise PluginError(f"{where}: rank must be a whole number from 0 (best) to 100, not {rank!r}")
+        if not kinds or not kinds <= {"tcp", "udp"}:
+            raise PluginError(f"{where}: transports must be 'tcp', 'udp' or both, not {sorted(kinds)}")
+        if options is not None and not (isinstance(options, type) and is_dataclass(options)):
+            raise PluginError(f"{where}: options must be a dataclass, not {options!r}")
+        spec = StrategySpec(
+            name, rank, kinds, Tier(tier), options, api_version, doc.splitlines()[0] if doc else ""
+        )
+        cls.spec = spec
+        return cls
+
+    return stamp
