@@ -1,0 +1,497 @@
+"""One TCP connection, from the first handshake frame until it is handed to the application.
+
+A `StreamLink` is the asyncio protocol of that connection. The same object carries the session's proof
+frames and later the application's bytes, so nothing is copied from one reader to another at the moment
+a path is nominated. It works over any `asyncio.Transport`, the in-memory one of the testing kit included.
+
+Rejected: `asyncio.StreamReader`/`StreamWriter` (each byte is copied twice, a frame cannot be read
+before and pushed back for the next reader, and EOF, reset and our own close look alike);
+`BufferedProtocol` (saves an allocation per read but needs a copy as soon as the application is slower
+than the network, and hands over badly to another protocol). Received chunks stay the objects that the
+transport made: `read_some` hands them on uncopied.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from warpgate_core.endpoint import Endpoint
+from warpgate_core.errors import PeerLostError, PipeClosedError, PipeError, WarpgateError
+
+__all__ = ["READ_HIGH", "READ_LIMIT", "READ_LOW", "StreamLink"]
+
+READ_LIMIT: Final = 256 * 1024  # what asyncio and uvloop read at once: a whole chunk passes uncopied
+READ_HIGH: Final = 512 * 1024  # pause reading above: two chunks, so that one is ready while one is used
+READ_LOW: Final = 128 * 1024  # resume below; a quarter of the above, as asyncio does for writing
+KEEPALIVE_IDLE: Final = 15  # s until the first probe; with the two below a dead peer shows in 30 s,
+KEEPALIVE_INTERVAL: Final = 5  # s   the same as consent on UDP (RFC 7675 section 5.1)
+KEEPALIVE_COUNT: Final = 3
+USER_TIMEOUT: Final = 30_000  # ms that sent bytes may stay unacknowledged (RFC 5482), for the same 30 s
+
+UNKNOWN: Final = Endpoint("::", 0)  # the name of a connection that was reset before we could look
+
+
+class StreamLink(asyncio.Protocol):
+    """One TCP connection with back-pressure both ways, typed errors and push-back.
+
+    Made by an event loop's protocol factory: ``loop.create_connection(StreamLink, ...)``. One reader at
+    a time. Reading never loses bytes when it is cancelled.
+
+    Args:
+        on_connected: called with the link once it is connected (for listeners).
+
+    Attributes:
+        local: own end of the connection.
+        remote: the peer's end.
+        transport: the transport underneath.
+    """
+
+    local: Endpoint
+    remote: Endpoint
+    transport: asyncio.Transport
+
+    __slots__ = (
+        "__weakref__",
+        "_buffered",
+        "_chunks",
+        "_closing",
+        "_detached",
+        "_eof",
+        "_error",
+        "_gone",
+        "_lost_callbacks",
+        "_need",
+        "_on_connected",
+        "_preamble",
+        "_read_paused",
+        "_sink",
+        "_waiter",
+        "_writable",
+        "_write_paused",
+        "_wrote_eof",
+        "local",
+        "remote",
+        "transport",
+    )
+
+    def __init__(self, on_connected: Callable[[StreamLink], None] | None = None) -> None:
+        self._on_connected = on_connected
+        self._chunks: deque[bytes | memoryview] = deque()
+        self._buffered = 0
+        self._need = 1
+        self._waiter: asyncio.Future[None] | None = None
+        self._read_paused = False
+        self._write_paused = False
+        self._writable = asyncio.Event()
+        self._gone = asyncio.Event()
+        self._eof = False
+        self._wrote_eof = False
+        self._closing = False
+        self._detached = False
+        self._sink = False
+        self._error: PipeError | None = None
+        self._preamble: tuple[int, Callable[[bytes], None]] | None = None
+        self._lost_callbacks: list[Callable[[PipeError | None], None]] = []
+
+    def __repr__(self) -> str:
+        if not hasattr(self, "transport"):
+            return "<StreamLink not connected>"
+        state = "lost" if self.is_lost else "closing" if self._closing else "open"
+        return f"<StreamLink {self.local} to {self.remote} {state}>"
+
+    # -- what asyncio calls ------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection stands (called by the event loop)."""
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        peer = transport.get_extra_info("peername")
+        self.local = Endpoint.of(transport.get_extra_info("sockname") or UNKNOWN)
+        self.remote = Endpoint.of(peer or UNKNOWN)
+        if peer is None:  # it was reset before we looked: nobody needs to hear of it
+            transport.abort()
+        elif self._on_connected is not None:
+            self._on_connected(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came (called by the event loop)."""
+        if self._sink:
+            return
+        self._chunks.append(data)
+        self._buffered += len(data)
+        if self._preamble is not None and not self._check_preamble():
+            return
+        if self._buffered >= self._need:
+            waiter = self._waiter
+            if waiter is not None:
+                self._waiter = None
+                if not waiter.done():
+                    waiter.set_result(None)
+            elif self._buffered > READ_HIGH and not self._read_paused:
+                self._read_paused = True
+                self.transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        """The peer will send no more (called by the event loop); our own direction stays open."""
+        self._eof = True
+        if self._preamble is not None:
+            self.fail(PeerLostError(f"{self.remote} ended the connection before it had confirmed it"))
+        self._wake()
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is over (called by the event loop).
+
+        Whoever took the transport over with `detach` calls this too, so that waiters hear of it.
+        """
+        if self._error is None and exc is not None and not self._closing:
+            self._error = PeerLostError(f"the connection to {self.remote} broke: {exc}")
+            self._error.__cause__ = exc
+        self._gone.set()
+        self._writable.set()
+        self._wake()
+        callbacks, self._lost_callbacks = self._lost_callbacks, []
+        for callback in callbacks:
+            callback(self._error)
+
+    def pause_writing(self) -> None:
+        """The transport's buffer is full (called by the event loop)."""
+        self._write_paused = True
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        """The transport's buffer has room again (called by the event loop)."""
+        self._write_paused = False
+        self._writable.set()
+
+    # -- reading -----------------------------------------------------------------------------
+
+    @property
+    def buffered(self) -> int:
+        """Bytes received and not yet read."""
+        return self._buffered
+
+    @property
+    def at_eof(self) -> bool:
+        """Whether the peer has ended its direction and all of it was read."""
+        return self._eof and not self._chunks
+
+    @property
+    def got_eof(self) -> bool:
+        """Whether the peer has ended its direction, read or not."""
+        return self._eof
+
+    def take(self, limit: int = READ_LIMIT) -> bytes:
+        """What is there already, at most `limit` bytes, without waiting; b"" if there is nothing."""
+        if not self._chunks or self._preamble is not None:
+            return b""
+        chunk = self._chunks.popleft()
+        size = len(chunk)
+        if size > limit:
+            view = memoryview(chunk)
+            self._chunks.appendleft(view[limit:])
+            chunk, size = view[:limit], limit
+        self._buffered -= size
+        if self._read_paused and self._buffered <= READ_LOW:
+            self._resume_reading()
+        return chunk if type(chunk) is bytes else bytes(chunk)
+
+    async def read_some(self, limit: int = READ_LIMIT) -> bytes:
+        """Read what is there, or wait for the next bytes.
+
+        Args:
+            limit: at most so many bytes.
+
+        Returns:
+            1 to `limit` bytes; b"" once the peer has ended its direction.
+
+        Raises:
+            PeerLostError: the connection broke.
+            PipeClosedError: this side closed it.
+        """
+        while True:
+            data = self.take(limit)
+            if data:
+                return data
+            if self._eof:
+                return b""
+            await self._wait_readable(1)
+
+    async def read_exactly(self, count: int) -> bytes:
+        """Read exactly `count` bytes; none are taken if fewer come.
+
+        Args:
+            count: number of bytes; keep it small, all of them are held in memory.
+
+        Raises:
+            PipeClosedError: the peer ended its direction before.
+            PeerLostError: the connection broke before.
+        """
+        while self._buffered < count or self._preamble is not None:
+            if self._eof:
+                raise PipeClosedError(
+                    f"{self.remote} ended the connection after {self._buffered} of {count} bytes"
+                )
+            await self._wait_readable(count)
+        parts = []
+        while count:
+            parts.append(self.take(count))
+            count -= len(parts[-1])
+        return b"".join(parts)
+
+    def pushback(self, data: bytes) -> None:
+        """Put bytes in front of what the next read returns."""
+        if data:
+            self._chunks.appendleft(data)
+            self._buffered += len(data)
+            self._wake()
+
+    def expect(self, size: int, check: Callable[[bytes], None]) -> None:
+        """Take the next `size` bytes out of the stream and give them to `check` once they are there.
+
+        For a protocol frame that comes in front of the application's bytes and after the application
+        already holds the connection. Reads wait until the check has passed; writes do not.
+
+        Args:
+            size: 1 or more bytes.
+            check: raises a `WarpgateError` to refuse; the link then fails with `PeerLostError`.
+        """
+        if self._preamble is not None:
+            raise PipeError(f"{self!r} already waits for a frame")
+        self._preamble = (size, check)
+        if self._check_preamble() and self._chunks:
+            self._wake()
+        elif self._eof and self._preamble is not None:
+            self.eof_received()
+
+    async def _wait_readable(self, need: int) -> None:
+        """Wait until `need` bytes, EOF or the end; raises what reading must raise."""
+        if self._error is not None:
+            raise PeerLostError(str(self._error)) from self._error.__cause__
+        if self._closing or self._detached or self._gone.is_set():
+            raise PipeClosedError(f"{self!r} was closed on this side")
+        if self._waiter is not None:
+            raise PipeError(f"somebody is already reading from {self!r}; one reader at a time")
+        if self._read_paused:
+            self._resume_reading()
+        self._need = need
+        waiter = self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await waiter
+        finally:
+            self._need = 1
+            if self._waiter is waiter:
+                self._waiter = None
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _resume_reading(self) -> None:
+        self._read_paused = False
+        if not (self._eof or self._gone.is_set()):
+            self.transport.resume_reading()
+
+    def _check_preamble(self) -> bool:
+        """Whether reads may go on: no frame is due, or it came just now and was right."""
+        assert self._preamble is not None
+        size, check = self._preamble
+        if self._buffered < size:
+            return False
+        self._preamble = None
+        frame = b""
+        while len(frame) < size:
+            frame += self.take(size - len(frame))
+        try:
+            check(frame)
+        except WarpgateError as error:
+            lost = PeerLostError(f"{self.remote} sent a wrong frame where the confirmation belongs: {error}")
+            lost.__cause__ = error
+            self.fail(lost)
+            return False
+        return True
+
+    # -- writing -----------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Queue bytes; follow with `drain`.
+
+        Raises:
+            PipeClosedError: closed on this side, or after `write_eof`.
+            PeerLostError: the connection broke.
+        """
+        if self._closing or self._wrote_eof or self._detached or self._error is not None:
+            raise self._write_error()
+        self.transport.write(data)
+
+    async def drain(self) -> None:
+        """Wait until the transport takes more bytes.
+
+        Raises:
+            PeerLostError: the connection broke.
+            PipeClosedError: this side closed it.
+        """
+        if self._write_paused:
+            await self._writable.wait()
+        if self.transport.is_closing():  # the transport knows of a failure before it tells us
+            await self._gone.wait()
+            raise self._write_error()
+
+    def write_eof(self) -> None:
+        """End our direction once what is queued was sent; reading goes on. Harmless twice."""
+        if not (self._wrote_eof or self._closing or self._detached or self._gone.is_set()):
+            self._wrote_eof = True
+            self.transport.write_eof()
+
+    def _write_error(self) -> PipeError:
+        if self._error is not None:
+            error = PeerLostError(str(self._error))
+            error.__cause__ = self._error.__cause__
+            return error
+        if self._detached:
+            return PipeError(f"{self!r} was handed over; use what took it over")
+        if self._wrote_eof and not self._closing:
+            return PipeClosedError(f"{self!r}: nothing can be sent after the end of our direction")
+        return PipeClosedError(f"{self!r} was closed on this side")
+
+    # -- the end -----------------------------------------------------------------------------
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the connection is over and the transport closed."""
+        return self._gone.is_set()
+
+    @property
+    def error(self) -> PipeError | None:
+        """Why the connection broke; None while it stands, or after an orderly end."""
+        return self._error
+
+    def add_lost_callback(self, callback: Callable[[PipeError | None], None]) -> None:
+        """Call `callback` once with `error` when the connection is over; soon, if it is already."""
+        if self._gone.is_set():
+            asyncio.get_running_loop().call_soon(callback, self._error)
+        else:
+            self._lost_callbacks.append(callback)
+
+    def close(self) -> None:
+        """Send what is queued and close. Bytes that were not read are discarded."""
+        self._closing = True
+        self.transport.close()
+        self._wake()
+
+    def abort(self) -> None:
+        """Close at once and discard what is queued."""
+        self._closing = True
+        self.transport.abort()
+        self._wake()
+
+    def fail(self, error: PipeError) -> None:
+        """Abort because of what the peer did: reads and writes raise `error` from now on."""
+        if self._error is None and not self._gone.is_set():
+            self._error = error
+            self._eof = False
+            self._chunks.clear()
+            self._buffered = 0
+            self._preamble = None
+            self.transport.abort()
+            self._wake()
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is over, for whatever reason. Raises nothing."""
+        await self._gone.wait()
+
+    async def finish(self, flush: float, linger: float) -> None:
+        """Close without losing bytes under way: flush, end our direction, wait for the peer's end.
+
+        A plain close while the peer still sends makes the kernel answer with a reset, which destroys
+        what we sent last (RFC 2525 section 2.17). So what comes is read and thrown away until the peer
+        ends too, but not for long.
+
+        Args:
+            flush: seconds to send what is queued; then it is discarded.
+            linger: seconds to wait for the peer's end after that.
+        """
+        self._closing = self._sink = True
+        self._chunks.clear()
+        self._buffered = 0
+        self._preamble = None
+        self._wake()
+        try:
+            if not (self._gone.is_set() or self.transport.is_closing()):
+                await self._flush(flush, linger)
+        finally:
+            self.transport.abort()
+        await self._gone.wait()
+
+    async def _flush(self, flush: float, linger: float) -> None:
+        if self._read_paused:
+            self._resume_reading()
+        self.transport.set_write_buffer_limits(0)  # now "writable" means "all was sent"
+        try:
+            async with asyncio.timeout(flush):
+                while self._write_paused and not self._gone.is_set():
+                    await self._writable.wait()
+            if self.transport.is_closing():
+                return
+            if not self._wrote_eof:
+                self._wrote_eof = True
+                self.transport.write_eof()
+            async with asyncio.timeout(linger):
+                while not (self._eof or self._gone.is_set()):
+                    self._need = 1
+                    self._waiter = asyncio.get_running_loop().create_future()
+                    await self._waiter
+        except TimeoutError:
+            return  # the bound was reached: the caller aborts
+
+    def detach(self) -> tuple[asyncio.Transport, bytes]:
+        """Hand the transport over to another protocol.
+
+        The transport is paused, so nothing is lost in between: the new owner calls
+        ``transport.set_protocol`` and then ``transport.resume_reading``, and looks at `got_eof`. It also
+        calls `connection_lost` of this link at the end, if anybody waits for it here.
+
+        Returns:
+            The transport, and what was received and not read.
+
+        Raises:
+            PipeError: closed, lost, a read is going on, or a frame of `expect` is still due.
+        """
+        if self._closing or self._detached or self._error is not None or self._gone.is_set():
+            raise self._write_error()
+        if self._waiter is not None or self._preamble is not None:
+            raise PipeError(f"{self!r} cannot be handed over while somebody reads from it")
+        if not self._eof:
+            self.transport.pause_reading()
+        self._detached = True
+        unread = b"".join(self._chunks)
+        self._chunks.clear()
+        self._buffered = 0
+        return self.transport, unread
+
+    def keep_alive(self) -> None:
+        """Let the kernel find out within 30 s that the peer vanished, where it can be told to."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is None:
+            return
+        for level, name, value in (
+            (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+            (socket.IPPROTO_TCP, "TCP_KEEPIDLE", KEEPALIVE_IDLE),
+            (socket.IPPROTO_TCP, "TCP_KEEPINTVL", KEEPALIVE_INTERVAL),
+            (socket.IPPROTO_TCP, "TCP_KEEPCNT", KEEPALIVE_COUNT),
+            (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", USER_TIMEOUT),
+        ):
+            option = getattr(socket, name, None)
+            if option is None:
+                continue
+            try:
+                sock.setsockopt(level, option, value)
+            except OSError as error:  # the connection is gone already, or this is not TCP
+                if error.errno not in (errno.EINVAL, errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EBADF):
+                    raise
