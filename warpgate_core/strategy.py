@@ -25,7 +25,7 @@ import enum
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from warpgate_core.errors import PluginError
@@ -38,7 +38,17 @@ if TYPE_CHECKING:
     from warpgate_core.pipe import Path
     from warpgate_core.trace import Phase
 
-__all__ = ["API_VERSION", "MAX_SECTION", "Attempt", "Role", "Strategy", "StrategySpec", "Tier", "register"]
+__all__ = [
+    "API_VERSION",
+    "MAX_SECTION",
+    "Attempt",
+    "Role",
+    "Strategy",
+    "StrategySpec",
+    "Tier",
+    "is_valid_name",
+    "register",
+]
 
 API_VERSION = 1  # raised when a strategy written for the older contract would break
 MAX_SECTION = 512  # bytes; seven strategies' sections and an address still fit one 1,200-byte datagram
@@ -232,7 +242,8 @@ class Strategy(ABC):
         """Return what the peer's same strategy needs to know: at most `MAX_SECTION` bytes.
 
         Runs before the offer (or answer) is sent, concurrently with all others. What is not ready
-        within a short bound follows as a message of its own, so that nobody waits for it.
+        within a short bound follows as a message of its own, so that nobody waits for it. What it
+        opens, `close` must release: the race may be over before `run` ever starts.
         """
         return b""
 
@@ -245,8 +256,20 @@ class Strategy(ABC):
         Raise `StrategyError` to say in one sentence why nothing came of it.
         """
 
+    async def close(self) -> None:  # noqa: B027 - optional, like contribute
+        """Release what `contribute` opened and `run` did not.
+
+        Called once per object: after `run` has ended in whatever way, or instead of it. Bounded by the
+        same grace as cancelling.
+        """
+
 
 S = TypeVar("S", bound=type[Strategy])
+
+
+def is_valid_name(name: object) -> bool:
+    """Whether a plugin may be called that: lower-case words joined by hyphens, at most 24 characters."""
+    return isinstance(name, str) and len(name) <= _MAX_NAME and _NAME.match(name) is not None
 
 
 def register(
@@ -274,20 +297,34 @@ def register(
         where = f"@register({name!r}) on {getattr(cls, '__qualname__', cls)!s}"
         if not (isinstance(cls, type) and issubclass(cls, Strategy)):
             raise PluginError(f"{where}: not a class derived from warpgate_core.Strategy")
-        doc = (cls.__dict__.get("__doc__") or "").strip()
-        kinds = frozenset((transports,)) if isinstance(transports, str) else frozenset(transports)
-        if not isinstance(name, str) or not _NAME.match(name) or len(name) > _MAX_NAME:
+        if not is_valid_name(name):
             raise PluginError(f"{where}: a name is lower-case words joined by '-', at most {_MAX_NAME} long")
         if not isinstance(rank, int) or isinstance(rank, bool) or not 0 <= rank <= 100:
             raise PluginError(f"{where}: rank must be a whole number from 0 (best) to 100, not {rank!r}")
+        kinds = frozenset((transports,)) if isinstance(transports, str) else frozenset(transports)
         if not kinds or not kinds <= {"tcp", "udp"}:
-            raise PluginError(f"{where}: transports must be 'tcp', 'udp' or both, not {sorted(kinds)}")
-        if options is not None and not (isinstance(options, type) and is_dataclass(options)):
-            raise PluginError(f"{where}: options must be a dataclass, not {options!r}")
-        spec = StrategySpec(
-            name, rank, kinds, Tier(tier), options, api_version, doc.splitlines()[0] if doc else ""
-        )
-        cls.spec = spec
+            raise PluginError(f"{where}: transports must be 'tcp', 'udp' or both, not {transports!r}")
+        if tier not in tuple(Tier):
+            raise PluginError(f"{where}: tier must be Tier.DIRECT or Tier.RELAY, not {tier!r}")
+        if not isinstance(api_version, int) or isinstance(api_version, bool) or api_version < 1:
+            raise PluginError(f"{where}: api_version must be a whole number from 1, not {api_version!r}")
+        _check_options(where, options)
+        doc = (cls.__dict__.get("__doc__") or "").strip()
+        summary = doc.splitlines()[0] if doc else ""
+        cls.spec = StrategySpec(name, rank, kinds, Tier(tier), options, api_version, summary)
         return cls
 
     return stamp
+
+
+def _check_options(where: str, options: type[Any] | None) -> None:
+    if options is None:
+        return
+    if not (isinstance(options, type) and is_dataclass(options)):
+        raise PluginError(f"{where}: options must be a dataclass, not {options!r}")
+    for field in fields(options):
+        if field.init and field.default is MISSING and field.default_factory is MISSING:
+            raise PluginError(
+                f"{where}: field {field.name!r} of {options.__qualname__} needs a default, because the "
+                "strategy is also made where nobody configured it"
+            )
