@@ -14,8 +14,6 @@ transport made: `read_some` hands them on uncopied.
 from __future__ import annotations
 
 import asyncio
-import errno
-import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -28,11 +26,7 @@ __all__ = ["READ_HIGH", "READ_LIMIT", "READ_LOW", "StreamLink"]
 READ_LIMIT: Final = 256 * 1024  # what asyncio and uvloop read at once: a whole chunk passes uncopied
 READ_HIGH: Final = 512 * 1024  # pause reading above: two chunks, so that one is ready while one is used
 READ_LOW: Final = 128 * 1024  # resume below; a quarter of the above, as asyncio does for writing
-KEEPALIVE_IDLE: Final = 15  # s until the first probe; with the two below a dead peer shows in 30 s,
-KEEPALIVE_INTERVAL: Final = 5  # s   the same as consent on UDP (RFC 7675 section 5.1)
-KEEPALIVE_COUNT: Final = 3
-USER_TIMEOUT: Final = 30_000  # ms that sent bytes may stay unacknowledged (RFC 5482), for the same 30 s
-
+MAX_CHUNKS: Final = 1024  # bounds the overhead of tiny chunks: 512 bytes each on average
 UNKNOWN: Final = Endpoint("::", 0)  # the name of a connection that was reset before we could look
 
 
@@ -54,30 +48,6 @@ class StreamLink(asyncio.Protocol):
     local: Endpoint
     remote: Endpoint
     transport: asyncio.Transport
-
-    __slots__ = (
-        "__weakref__",
-        "_buffered",
-        "_chunks",
-        "_closing",
-        "_detached",
-        "_eof",
-        "_error",
-        "_gone",
-        "_lost_callbacks",
-        "_need",
-        "_on_connected",
-        "_preamble",
-        "_read_paused",
-        "_sink",
-        "_waiter",
-        "_writable",
-        "_write_paused",
-        "_wrote_eof",
-        "local",
-        "remote",
-        "transport",
-    )
 
     def __init__(self, on_connected: Callable[[StreamLink], None] | None = None) -> None:
         self._on_connected = on_connected
@@ -132,7 +102,7 @@ class StreamLink(asyncio.Protocol):
                 self._waiter = None
                 if not waiter.done():
                     waiter.set_result(None)
-            elif self._buffered > READ_HIGH and not self._read_paused:
+            elif not self._read_paused and (self._buffered > READ_HIGH or len(self._chunks) > MAX_CHUNKS):
                 self._read_paused = True
                 self.transport.pause_reading()
 
@@ -172,6 +142,16 @@ class StreamLink(asyncio.Protocol):
     # -- reading -----------------------------------------------------------------------------
 
     @property
+    def is_expecting(self) -> bool:
+        """Whether a frame of `expect` is still due."""
+        return self._preamble is not None
+
+    @property
+    def is_write_paused(self) -> bool:
+        """Whether the transport takes no more at present."""
+        return self._write_paused
+
+    @property
     def buffered(self) -> int:
         """Bytes received and not yet read."""
         return self._buffered
@@ -193,6 +173,9 @@ class StreamLink(asyncio.Protocol):
         chunk = self._chunks.popleft()
         size = len(chunk)
         if size > limit:
+            if limit < 1:
+                self._chunks.appendleft(chunk)
+                raise ValueError(f"cannot read {limit} bytes; the limit must be 1 or more")
             view = memoryview(chunk)
             self._chunks.appendleft(view[limit:])
             chunk, size = view[:limit], limit
@@ -218,7 +201,7 @@ class StreamLink(asyncio.Protocol):
             data = self.take(limit)
             if data:
                 return data
-            if self._eof:
+            if self._eof and not self._detached:
                 return b""
             await self._wait_readable(1)
 
@@ -271,10 +254,8 @@ class StreamLink(asyncio.Protocol):
 
     async def _wait_readable(self, need: int) -> None:
         """Wait until `need` bytes, EOF or the end; raises what reading must raise."""
-        if self._error is not None:
-            raise PeerLostError(str(self._error)) from self._error.__cause__
-        if self._closing or self._detached or self._gone.is_set():
-            raise PipeClosedError(f"{self!r} was closed on this side")
+        if self._closing or self._detached or self._error is not None or self._gone.is_set():
+            raise self._state_error()
         if self._waiter is not None:
             raise PipeError(f"somebody is already reading from {self!r}; one reader at a time")
         if self._read_paused:
@@ -326,8 +307,10 @@ class StreamLink(asyncio.Protocol):
             PipeClosedError: closed on this side, or after `write_eof`.
             PeerLostError: the connection broke.
         """
-        if self._closing or self._wrote_eof or self._detached or self._error is not None:
-            raise self._write_error()
+        if self._closing or self._detached or self._error is not None:
+            raise self._state_error()
+        if self._wrote_eof:
+            raise PipeClosedError(f"{self!r}: nothing can be sent after the end of our direction")
         self.transport.write(data)
 
     async def drain(self) -> None:
@@ -341,7 +324,7 @@ class StreamLink(asyncio.Protocol):
             await self._writable.wait()
         if self.transport.is_closing():  # the transport knows of a failure before it tells us
             await self._gone.wait()
-            raise self._write_error()
+            raise self._state_error()
 
     def write_eof(self) -> None:
         """End our direction once what is queued was sent; reading goes on. Harmless twice."""
@@ -349,15 +332,13 @@ class StreamLink(asyncio.Protocol):
             self._wrote_eof = True
             self.transport.write_eof()
 
-    def _write_error(self) -> PipeError:
+    def _state_error(self) -> PipeError:
         if self._error is not None:
             error = PeerLostError(str(self._error))
             error.__cause__ = self._error.__cause__
             return error
         if self._detached:
             return PipeError(f"{self!r} was handed over; use what took it over")
-        if self._wrote_eof and not self._closing:
-            return PipeClosedError(f"{self!r}: nothing can be sent after the end of our direction")
         return PipeClosedError(f"{self!r} was closed on this side")
 
     # -- the end -----------------------------------------------------------------------------
@@ -461,37 +442,18 @@ class StreamLink(asyncio.Protocol):
             The transport, and what was received and not read.
 
         Raises:
-            PipeError: closed, lost, a read is going on, or a frame of `expect` is still due.
+            PipeError: closed, lost, or a read is going on.
         """
         if self._closing or self._detached or self._error is not None or self._gone.is_set():
-            raise self._write_error()
-        if self._waiter is not None or self._preamble is not None:
+            raise self._state_error()
+        if self._waiter is not None:
             raise PipeError(f"{self!r} cannot be handed over while somebody reads from it")
         if not self._eof:
             self.transport.pause_reading()
         self._detached = True
+        if self._preamble is not None:
+            return self.transport, b""
         unread = b"".join(self._chunks)
         self._chunks.clear()
         self._buffered = 0
         return self.transport, unread
-
-    def keep_alive(self) -> None:
-        """Let the kernel find out within 30 s that the peer vanished, where it can be told to."""
-        sock = self.transport.get_extra_info("socket")
-        if sock is None:
-            return
-        for level, name, value in (
-            (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
-            (socket.IPPROTO_TCP, "TCP_KEEPIDLE", KEEPALIVE_IDLE),
-            (socket.IPPROTO_TCP, "TCP_KEEPINTVL", KEEPALIVE_INTERVAL),
-            (socket.IPPROTO_TCP, "TCP_KEEPCNT", KEEPALIVE_COUNT),
-            (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", USER_TIMEOUT),
-        ):
-            option = getattr(socket, name, None)
-            if option is None:
-                continue
-            try:
-                sock.setsockopt(level, option, value)
-            except OSError as error:  # the connection is gone already, or this is not TCP
-                if error.errno not in (errno.EINVAL, errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EBADF):
-                    raise
