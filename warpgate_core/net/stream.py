@@ -362,15 +362,13 @@ class StreamLink(asyncio.Protocol):
 
     def close(self) -> None:
         """Send what is queued and close. Bytes that were not read are discarded."""
-        self._closing = True
+        self._discard()
         self.transport.close()
-        self._wake()
 
     def abort(self) -> None:
         """Close at once and discard what is queued."""
-        self._closing = True
+        self._discard()
         self.transport.abort()
-        self._wake()
 
     def fail(self, error: PipeError) -> None:
         """Abort because of what the peer did: reads and writes raise `error` from now on."""
@@ -398,17 +396,20 @@ class StreamLink(asyncio.Protocol):
             flush: seconds to send what is queued; then it is discarded.
             linger: seconds to wait for the peer's end after that.
         """
-        self._closing = self._sink = True
-        self._chunks.clear()
-        self._buffered = 0
-        self._preamble = None
-        self._wake()
+        self._discard()
         try:
             if not (self._gone.is_set() or self.transport.is_closing()):
                 await self._flush(flush, linger)
         finally:
             self.transport.abort()
         await self._gone.wait()
+
+    def _discard(self) -> None:
+        self._closing = self._sink = True
+        self._chunks.clear()
+        self._buffered = 0
+        self._preamble = None
+        self._wake()
 
     async def _flush(self, flush: float, linger: float) -> None:
         if self._read_paused:
