@@ -8,6 +8,7 @@ lengths, no scopes, no credentials of brokers.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from dataclasses import dataclass
@@ -30,6 +31,10 @@ _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")  # RFC 1123 sectio
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")  # resolvers take such a last label for an IPv4 address
 
 
+_HOSTS_REMEMBERED = 512  # text to bytes and back costs 10 us for IPv6; each host is needed several times
+
+
+@functools.lru_cache(maxsize=_HOSTS_REMEMBERED)
 def packed_host(host: str) -> bytes:
     """The 4 or 16 bytes of a numeric host that may be published.
 

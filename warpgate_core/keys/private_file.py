@@ -68,7 +68,7 @@ def create_private(path: Path, data: bytes) -> None:
         IdentityError: the directory or file cannot be written.
     """
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_directory(path.parent)
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)  # mode 0600
         try:
             with open(descriptor, "wb") as file:
@@ -87,6 +87,13 @@ def create_private(path: Path, data: bytes) -> None:
             f"{path} cannot be written ({error.strerror}); "
             "set WARPGATE_HOME to a directory that you can write to"
         ) from error
+
+
+def _make_directory(directory: Path) -> None:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise IdentityError(f"{directory} is not a directory; name another place for the file") from error
 
 
 def _publish(temporary: str, path: Path, data: bytes) -> None:
