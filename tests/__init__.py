@@ -1,0 +1,1 @@
+"""The tests, the lab and the test command (`python -m tests`)."""
