@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = [
     "API_VERSION",
     "MAX_SECTION",
+    "OLDEST_API_VERSION",
     "Attempt",
     "Role",
     "Strategy",
@@ -50,7 +51,8 @@ __all__ = [
     "register",
 ]
 
-API_VERSION = 1  # raised when a strategy written for the older contract would break
+API_VERSION = 1  # raised when this module gains what older cores do not have
+OLDEST_API_VERSION = 1  # raised when a strategy written for the older contract would break
 MAX_SECTION = 512  # bytes; seven strategies' sections and an address still fit one 1,200-byte datagram
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*\Z")
 _MAX_NAME = 24
@@ -237,6 +239,20 @@ class Strategy(ABC):
 
     def __init__(self, options: Any = None) -> None:
         self.options = options
+
+    @classmethod
+    def plausible(cls, role: Role, local: NodeAddress, peer: NodeAddress) -> frozenset[str]:
+        """The transports by which a path of this strategy may come about. Pure, and quick.
+
+        The race holds a worse path back only while a better one is plausible; nothing is forbidden by
+        it. The base class says: all that the spec names.
+
+        Args:
+            role: of this node.
+            local: this node's address, with what is known of its NAT.
+            peer: the peer's address.
+        """
+        return cls.spec.transports
 
     async def contribute(self, attempt: Attempt) -> bytes:
         """Return what the peer's same strategy needs to know: at most `MAX_SECTION` bytes.

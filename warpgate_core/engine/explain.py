@@ -1,0 +1,60 @@
+"""The one sentence a person needs when no connection came about. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+
+from warpgate_core.address import NodeAddress
+from warpgate_core.errors import StrategyError
+from warpgate_core.nat import Mapping
+from warpgate_core.strategy import Tier
+
+__all__ = ["explain"]
+
+
+def explain(
+    local: NodeAddress,
+    peer: NodeAddress,
+    *,
+    why: str,
+    answered: bool,
+    signal_failure: StrategyError | None,
+    tiers: AbstractSet[Tier],
+) -> str:
+    """Say what most likely stood in the way, and what to do.
+
+    Args:
+        local, peer: both addresses, with what is known of the NATs.
+        why: what ended the attempt.
+        answered: whether the peer answered the offer.
+        signal_failure: why the offer was not delivered, if it was not.
+        tiers: tiers of the strategies that took part.
+    """
+    name = peer.node_id
+    if not tiers:
+        return f"no strategy could take part in reaching {name}: {why}"
+    if signal_failure is not None and not answered:
+        reached = (
+            f"none of its {len(peer.interfaces)} published interfaces answered directly"
+            if peer.interfaces
+            else "its address names no endpoint to try directly"
+        )
+        return f"{name} could not be told that we are calling ({signal_failure.detail}), and {reached}"
+    if not answered:
+        return f"{name} received the offer but did not answer it: {why}"
+    ours, theirs = _behaviour(local), _behaviour(peer)
+    if ours and theirs and Tier.RELAY not in tiers:
+        return (
+            f"{name} answered, but no path came about ({why}): this side is {ours}, the peer is {theirs}, "
+            "and no relay took part; install warpgate-turn and name a TURN server"
+        )
+    return f"{name} answered, but no path came about: {why}"
+
+
+def _behaviour(address: NodeAddress) -> str:
+    """The best known NAT among an address's interfaces; "" if one of them has none."""
+    mappings = {face.nat.mapping for face in address.interfaces}
+    if not mappings or Mapping.NONE in mappings:
+        return ""
+    best = min(address.interfaces, key=lambda face: face.nat.mapping or Mapping.APDM)
+    return f"behind a {best.nat.label} NAT"

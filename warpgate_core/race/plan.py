@@ -1,0 +1,157 @@
+"""Who starts when, and how long a relay is held back: a pure function of what both ends know.
+
+The NAT class orders attempts and never forbids one: profiles are measured, and measurements are sometimes
+wrong. Endpoint order is Happy Eyeballs (RFC 8305): IPv6 first, families interleaved, 250 ms between
+attempts, 30 ms on a LAN, and a failure starts the next at once (the strategies see to that).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from warpgate_core.address import NodeAddress
+from warpgate_core.endpoint import Endpoint, Family
+from warpgate_core.nat import Filtering, Mapping
+from warpgate_core.net.edge import LocalInterface
+from warpgate_core.race.agreement import Hold
+from warpgate_core.strategy import Role, Strategy, Tier
+
+__all__ = ["Plan", "Target", "order_targets", "plan_race"]
+
+ATTEMPT_DELAY = 0.250  # RFC 8305 section 5
+LAN_DELAY = 0.030  # a LAN answers within a few ms; ten times a slow one
+RELAY_AGAIN = 1.0  # s; a NAT seldom changes between two calls to the same peer
+MAX_TARGETS = 24  # per session; 16 interfaces in an address with two endpoints each, less duplicates
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The race's timetable.
+
+    Args:
+        starts: per strategy, seconds after the race begins. All absent ones do not take part.
+        runners: per strategy, the transports it may plausibly bring, and its tier.
+        hold: how long worse paths wait.
+    """
+
+    starts: dict[str, float]
+    runners: dict[str, tuple[frozenset[str], Tier]]
+    hold: Hold
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One endpoint worth trying.
+
+    Args:
+        remote: where to.
+        local: address of the interface to go from; None: as the system likes.
+        kind: candidate kind of the remote endpoint: host or srflx.
+        delay: seconds to the attempt before it in the list, while that has not failed.
+        tcp: worth a TCP connection.
+    """
+
+    remote: Endpoint
+    local: Endpoint | None
+    kind: str
+    delay: float
+    tcp: bool
+
+
+def plan_race(
+    strategies: Iterable[type[Strategy]],
+    role: Role,
+    local: NodeAddress,
+    peer: NodeAddress,
+    transports: frozenset[str],
+    *,
+    patience: float,
+    last_winner: str | None = None,
+) -> Plan:
+    """Make the timetable.
+
+    Args:
+        strategies: those that may take part, at this end.
+        role: of this node.
+        local: this node's address, with what is known of its NAT.
+        peer: the peer's address.
+        transports: what the caller accepts.
+        patience: seconds for which a relay is held back at most.
+        last_winner: strategy that won against this peer before, if any: when that was a relay, holding
+            a relay back for the full patience again buys nothing.
+    """
+    starts: dict[str, float] = {}
+    runners: dict[str, tuple[frozenset[str], Tier]] = {}
+    relay_won = False
+    for strategy in strategies:
+        spec = strategy.spec
+        if spec.transports & transports:
+            starts[spec.name] = 0.0
+            runners[spec.name] = (strategy.plausible(role, local, peer) & transports, spec.tier)
+            relay_won |= spec.name == last_winner and spec.tier is Tier.RELAY
+    return Plan(starts, runners, Hold(min(patience, RELAY_AGAIN) if relay_won else patience))
+
+
+def order_targets(local: Iterable[LocalInterface], peer: NodeAddress) -> list[Target]:
+    """The peer's endpoints in the order to try them.
+
+    Same LAN first (both behind the same external address, or the peer's address is on our link), then
+    public ones, then private ones that can only work by luck (a routed private network, a VPN). Within a
+    class IPv6 comes first and families alternate (RFC 8305 section 4).
+    """
+    faces = tuple(local)
+    classes: tuple[list[Target], list[Target], list[Target]] = ([], [], [])
+    seen: set[Endpoint] = set()
+    for theirs in peer.interfaces:
+        mine = [face for face in faces if face.family is theirs.internal.family]
+        if not mine:
+            continue
+        near = _same_link(mine, theirs.internal, theirs.external)
+        source = Endpoint(near.internal.host, 0) if near and len(mine) > 1 else None
+        open_tcp = theirs.tcp_external is not None or theirs.nat.mapping in (Mapping.NONE, Mapping.UNKNOWN)
+        if theirs.internal not in seen:
+            seen.add(theirs.internal)
+            reachable = theirs.nat.mapping is Mapping.NONE or theirs.external == theirs.internal
+            slot = 0 if near else 1 if reachable else 2
+            classes[slot].append(Target(theirs.internal, source, "host", ATTEMPT_DELAY, tcp=True))
+        for outside, tcp in ((theirs.external, open_tcp), (theirs.tcp_external, True)):
+            if outside is not None and outside not in seen:
+                seen.add(outside)
+                usable = tcp or theirs.nat.filtering is Filtering.EIF
+                classes[1].append(Target(outside, None, "srflx", ATTEMPT_DELAY, tcp=usable))
+    ordered = [target for group in classes for target in _interleave(group)]
+    near_count = len(classes[0])
+    return [
+        Target(t.remote, t.local, t.kind, 0.0 if i == 0 else _gap(i, near_count), t.tcp)
+        for i, t in enumerate(ordered[:MAX_TARGETS])
+    ]
+
+
+def _gap(index: int, near_count: int) -> float:
+    return LAN_DELAY if index <= near_count else ATTEMPT_DELAY
+
+
+def _interleave(targets: list[Target]) -> list[Target]:
+    six = [t for t in targets if t.remote.family is Family.IP6]
+    four = [t for t in targets if t.remote.family is Family.IP4]
+    mixed: list[Target] = []
+    while six or four:
+        mixed += [family.pop(0) for family in (six, four) if family]
+    return mixed
+
+
+def _same_link(
+    faces: list[LocalInterface], internal: Endpoint, external: Endpoint | None
+) -> LocalInterface | None:
+    for face in faces:
+        if face.internal.host == internal.host:
+            return face
+        if face.prefix:
+            bits = 32 if face.family is Family.IP4 else 128
+            shift = bits - face.prefix
+            if int(face.internal.ip) >> shift == int(internal.ip) >> shift:
+                return face
+        if external and face.external and face.external.host == external.host:
+            return face
+    return None
