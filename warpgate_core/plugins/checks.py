@@ -159,17 +159,17 @@ def _check_plausible(cls: type[Strategy], what: str) -> None:
         ) from error
 
 
-def check_hooks(obj: object) -> tuple[str, ...]:
+def check_hooks(obj: object) -> dict[str, str]:
     """Check the hook implementations of a module, an object, or a strategy class.
 
     Returns:
-        Names of the hooks that it implements, sorted; may be empty.
+        Which attribute implements which hook; may be empty.
 
     Raises:
         PluginError: one of them is misspelt, unmarked, or has the wrong shape.
     """
     specs = hook_specs()
-    found = set()
+    found = {}
     for attr, function, holder in _functions(obj):
         options = getattr(holder, f"{PROJECT}_impl", None) or getattr(function, f"{PROJECT}_impl", None)
         if options is None:
@@ -184,8 +184,8 @@ def check_hooks(obj: object) -> tuple[str, ...]:
         if options.get("wrapper") or options.get("hookwrapper"):
             raise PluginError(f"{attr}(): hook wrappers are not supported, each plugin is called on its own")
         _check_implementation(obj, attr, function, holder, specs[name])
-        found.add(name)
-    return tuple(sorted(found))
+        found[attr] = name
+    return found
 
 
 def _functions(obj: object) -> Iterator[tuple[str, Callable[..., Any], object]]:

@@ -41,8 +41,9 @@ class HookSet:
     """
 
     def __init__(self, name: str, obj: object) -> None:
-        self.names = check_hooks(obj)
-        self._manager = pluggy.PluginManager(PROJECT)
+        implementations = check_hooks(obj)
+        self.names = tuple(sorted(set(implementations.values())))
+        self._manager = _Manager(frozenset(implementations))
         self._manager.add_hookspecs(NodeHooks)
         try:
             self._manager.register(obj, name)
@@ -54,6 +55,17 @@ class HookSet:
         """Call one hook. Results that are None are left out; a coroutine function gives its coroutine."""
         results: list[Any] = getattr(self._manager.hook, hook)(**kwargs)
         return results
+
+
+class _Manager(pluggy.PluginManager):
+    """A manager that looks at the attributes we know to be hooks only: pluggy 1.6 runs properties."""
+
+    def __init__(self, attributes: frozenset[str]) -> None:
+        super().__init__(PROJECT)
+        self._attributes = attributes
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
+        return super().parse_hookimpl_opts(plugin, name) if name in self._attributes else None
 
 
 class BoundedCalls:
