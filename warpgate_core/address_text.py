@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 import unicodedata
 
 from warpgate_core.address_codec import MAX_SIZE, MIN_SIZE
@@ -21,6 +22,7 @@ __all__ = ["PREFIX", "from_text", "to_text"]
 
 PREFIX = "wg1"
 
+_OTHER_VERSION = re.compile(r"wg[02-9]")
 _ALPHABET = frozenset("abcdefghijklmnopqrstuvwxyz234567")
 _MIN_LETTERS = (MIN_SIZE * 8 + 4) // 5
 _MAX_LETTERS = (MAX_SIZE * 8 + 4) // 5
@@ -53,6 +55,11 @@ def from_text(text: str) -> bytes:
         raise AddressError(f"a text of {len(text)} characters is no address")
     letters = _letters(text)
     word = "".join(letter for _, letter in letters)
+    if _OTHER_VERSION.match(word):
+        raise AddressError(
+            f"this address is in the text form of another version ({word[:3]}), and this program reads "
+            f"{PREFIX}; upgrade it"
+        )
     if not word.startswith(PREFIX):
         raise AddressError(f"an address begins with {PREFIX!r}, this text with {word[:8]!a}; copy all of it")
     for position, letter in letters[len(PREFIX) :]:
@@ -92,7 +99,9 @@ def _unpack(letters: str) -> bytes:
     try:
         data = base64.b32decode(padded)
     except binascii.Error as error:
-        raise AddressError("a letter of the address is missing or doubled; copy it again") from error
+        raise AddressError(
+            "a letter of the address is missing or doubled, or its end is cut off; copy all of it again"
+        ) from error
     if to_text(data) != PREFIX + letters:  # bits that the last letter has too many are zero
         raise AddressError("the last letter of the address was changed or lost; copy it again")
     return data
