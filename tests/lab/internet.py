@@ -5,6 +5,7 @@ Address plan (documentation ranges throughout, RFC 5737 and RFC 3849):
 ==================  ==========================  ====================================
 where               IPv4                        IPv6
 ==================  ==========================  ====================================
+the middle itself   203.0.113.1/32              2001:db8:ffff::1/128
 server number n     203.0.113.(10+n)/32         2001:db8:ffff::(10+n)/128
 router of home n    198.51.100.n/32             2001:db8:fffe::n/128
 inside home n       192.168.n.0/24 (private)    2001:db8:n::/64
@@ -41,6 +42,7 @@ ROUTER_BASICS = [
     "echo 1 > /proc/sys/net/ipv4/ip_forward",
     "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding",
 ]
+OWN_ADDRESS = {4: "203.0.113.1", 6: "2001:db8:ffff::1"}  # the middle's, for its ICMP messages
 GATEWAY6 = "fe80::1"  # of every machine in a home
 EVERYWHERE = {4: "0.0.0.0/0", 6: "::/0"}  # `ip -batch` tells the family by the prefix alone
 
@@ -74,6 +76,8 @@ class Internet(Host):
         self._lines = 0
         self.namespace.script(ROUTER_BASICS)
         self.namespace.nft(LINE_RULES + MIDDLE_RULES)
+        self.addresses = [OWN_ADDRESS[family] for family in self.families]
+        self.namespace.ip([f"address add {address} dev lo" for address in self.addresses])
 
     def home(
         self,

@@ -9,6 +9,7 @@ import pytest
 
 from tests.lab import Client, Host, Lab, LabError, Nat
 
+IP_RECVERR = 11  # linux/in.h; `socket` has no name for it
 BUILT_WITHIN = 1.0  # seconds for a pair of homes
 
 
@@ -86,6 +87,20 @@ def fence(a: Client, there: socket.socket) -> None:
         packet, source = there.recvfrom(10)
         there.sendto(packet, source)
         assert here.recv(10) == b"fence"
+
+
+def test_the_middle_says_when_a_packet_is_too_old(lab: Lab) -> None:
+    """ICMP itself works (time exceeded, RFC 792), so that silence elsewhere is the lab's doing."""
+    net = lab.internet()
+    a = net.home("a", Nat.PORT_RESTRICTED)
+    server = net.server("server")
+    with a.socket(host=a.ip4) as here:
+        here.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+        here.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 2)  # its router is 1, the middle 2
+        here.connect((server.ip4, 4000))
+        here.send(b"x")
+        with pytest.raises(OSError, match="No route to host"):
+            here.recv(10)
 
 
 def test_untranslated_packets_do_not_leave_a_home(lab: Lab) -> None:
