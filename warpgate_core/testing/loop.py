@@ -165,6 +165,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def spin(self) -> None:
         """Count a round in which time stands still. (For the loop itself.)"""
+        scheduled: list[asyncio.TimerHandle] = self._scheduled  # type: ignore[attr-defined]
+        if not self._ready and scheduled and scheduled[0].when() <= self._now:  # type: ignore[attr-defined]
+            self.jump()  # due exactly now: one step of the clock, see there
+            return
         self._spins += 1
         if self._spins > SPIN_LIMIT:
             self._spins = 0
