@@ -55,7 +55,8 @@ async def fresh_client(host: str, name: str, leave_by_card: int = 0) -> AsyncIte
     sock = bind_udp(host)
     try:
         local = Endpoint(host, sock.getsockname()[1])
-        leave_by(sock, local.family, leave_by_card)
+        if leave_by_card:
+            leave_by(sock, local.family, leave_by_card)
     except BaseException:
         sock.close()
         raise

@@ -65,12 +65,12 @@ def share_port(sock: socket.socket) -> None:
 
 
 def leave_by(sock: socket.socket, family: Family, index: int) -> None:
-    """Send by the card `index` whatever the routing table prefers (Linux; elsewhere nothing happens).
+    """Send by the card `index`, whatever the routing table prefers; 0: as it prefers (Linux only).
 
     For a machine with two ways out: the table's choice looks at the destination alone, and a packet
     with the second card's address that leaves by the first is dropped by the provider.
     """
-    if sys.platform == "linux" and index:
+    if sys.platform == "linux":
         level = socket.IPPROTO_IP if family is Family.IP4 else socket.IPPROTO_IPV6
         option = _IP_UNICAST_IF if family is Family.IP4 else _IPV6_UNICAST_IF
         sock.setsockopt(level, option, socket.htonl(index))  # both want network byte order
