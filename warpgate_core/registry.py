@@ -31,7 +31,7 @@ from warpgate_core.plugins.checks import (
 from warpgate_core.plugins.hooks import BoundedCalls, HookSet
 from warpgate_core.plugins.options import parse_options
 from warpgate_core.plugins.record import PluginKind, PluginRecord, PluginState, describe
-from warpgate_core.strategy import Strategy, is_valid_name
+from warpgate_core.strategy import Strategy, StrategySpec, is_valid_name
 
 if TYPE_CHECKING:
     from warpgate_core.plugins.discovery import Candidate
@@ -268,6 +268,14 @@ class Registry:
         except (Exception, SystemExit) as error:
             self.report(name, "__init__", error)
             raise PluginError(f"strategy {name!r} cannot be made: {describe(error)}") from error
+
+    def spec(self, name: str) -> StrategySpec:
+        """The spec of a strategy that can be used.
+
+        Raises:
+            PluginError: there is no such strategy.
+        """
+        return self.select((name,))[0].spec
 
     def select(self, plugins: Iterable[str] | None = None) -> list[type[Strategy]]:
         """The strategies by these names, best rank first.
