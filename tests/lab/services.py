@@ -105,9 +105,10 @@ class Coturn(Service):
         """Its first address and port as text, ``203.0.113.14:3478``."""
         return _authority(self.host, family, self.port)
 
-    def turn_url(self, family: int = 4, transport: str = "udp") -> str:
-        """``turn:203.0.113.14:3478?transport=udp``, without the credentials."""
-        return f"turn:{_authority(self.host, family, self.port)}?transport={transport}"
+    def turn_url(self, family: int = 4, transport: str = "udp", *, credentials: bool = False) -> str:
+        """``turn:203.0.113.14:3478?transport=udp``, with ``user:password@`` if `credentials`."""
+        login = f"{self.username}:{self.credential}@" if credentials else ""
+        return f"turn:{login}{_authority(self.host, family, self.port)}?transport={transport}"
 
 
 def _authority(host: Host, family: int, port: int) -> str:

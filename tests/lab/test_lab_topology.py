@@ -75,6 +75,7 @@ def test_what_has_no_route_vanishes_without_a_word(lab: Lab, target: str) -> Non
     net.home("b", Nat.PORT_RESTRICTED)
     server = net.server("server")
     with a.socket(host=a.ip4) as here, server.socket(host=server.ip4, port=4000) as there:
+        here.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)  # else only some errors are passed on
         here.connect((target, 4000))
         for _ in range(3):
             here.send(b"lost")  # raises from the second on, if an ICMP error has come
