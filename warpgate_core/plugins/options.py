@@ -3,7 +3,7 @@
 Unknown keys and wrong types are refused with the plugin's name, the key and what would be right, and
 texts of secret-looking fields are masked. Checked are the annotations that options really have: plain
 types, unions, literals, enums, lists, tuples, mappings and classes; what is beyond that (a `Protocol`,
-a `TypeVar`) passes unchecked. Rejected: pydantic (2 MB and 40 ms for this one page).
+a `TypeVar`) passes unchecked. Rejected: pydantic (7 MB and 130 ms of import for this one page).
 """
 
 from __future__ import annotations
