@@ -77,12 +77,16 @@ class Endpoint(NamedTuple):
         Raises:
             InputError: not a numeric address, or no port and no default.
         """
-        host, sep, port = text.strip().rpartition(":")
-        if text.strip().startswith("["):
-            host, _, rest = text.strip()[1:].partition("]")
-            sep, port = (":", rest[1:]) if rest.startswith(":") else ("", "")
-        elif text.count(":") != 1:
-            host, sep, port = text.strip(), "", ""
+        stripped = text.strip()
+        if stripped.startswith("["):
+            host, bracket, rest = stripped[1:].partition("]")
+            if not bracket or (rest and not rest.startswith(":")) or ":" not in host:
+                raise InputError(f"{text!r} is not a numeric address; write 1.2.3.4:PORT or [IPv6]:PORT")
+            sep, port = rest[:1], rest[1:]
+        elif stripped.count(":") == 1:
+            host, sep, port = stripped.partition(":")
+        else:
+            host, sep, port = stripped, "", ""
         if not sep:
             if default_port is None:
                 raise InputError(f"{text!r} has no port; write HOST:PORT, or [IPv6]:PORT")
@@ -93,6 +97,6 @@ class Endpoint(NamedTuple):
             raise InputError(
                 f"{text!r} is not a numeric address; write 1.2.3.4:PORT or [IPv6]:PORT"
             ) from error
-        if not (port.isascii() and port.isdigit() and int(port) <= 65535):
-            raise InputError(f"{text!r} has no usable port: {port!r} is not a number from 0 to 65535")
+        if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65_535):
+            raise InputError(f"{text!r} has no usable port: {port[:9]!r} is not a number from 0 to 65535")
         return cls(host, int(port))
