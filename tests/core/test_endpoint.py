@@ -91,7 +91,7 @@ def test_what_people_type(text: str, endpoint: tuple[str, int]) -> None:
         ("192.0.2.1:x", "no usable port"),
         ("192.0.2.1:\u0661", "no usable port"),  # an Arabic digit
         ("[2001:db8::1]:", "no usable port"),
-        ("[2001:db8::1:5", "no port"),
+        ("[2001:db8::1:5", "not a numeric address"),
     ],
 )
 def test_what_is_no_endpoint_says_why(text: str, says: str) -> None:
