@@ -6,6 +6,7 @@ registry refuses a mix-up with a sentence instead of a coroutine that nobody awa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Protocol
 
@@ -34,7 +35,10 @@ class NodeContext(Protocol):
 
     @property
     def interfaces(self) -> tuple[LocalInterface, ...]:
-        """The node's interfaces now; each change calls the watchers of `on_change`."""
+        """The node's interfaces now; each change calls who watches by `on_change`."""
+
+    def on_change(self, watcher: Callable[[], None]) -> Callable[[], None]:
+        """Call `watcher` on each change of `interfaces`; returns what ends it."""
 
     def publish(self, internal: Endpoint, external: Endpoint, transport: str) -> None:
         """A port mapping exists: `external` leads to `internal`. It enters the node's address."""

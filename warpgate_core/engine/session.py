@@ -175,11 +175,14 @@ class Session(ABC):
         attempt = self._attempts[name]
         try:
             strategy = self.engine.registry.create(name)
-            await self._contribute(strategy, attempt)
-            await self._go.wait()
-            if delay:
-                await asyncio.sleep(delay)
-            await strategy.run(attempt)
+            try:
+                await self._contribute(strategy, attempt)
+                await self._go.wait()
+                if delay:
+                    await asyncio.sleep(delay)
+                await strategy.run(attempt)
+            finally:
+                await strategy.close()
         except StrategyError as error:
             self.failures[name] = error
         except WarpgateError as error:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, Self
 
 from warpgate_core.endpoint import Endpoint
-from warpgate_core.errors import InputError, PipeClosedError
+from warpgate_core.errors import InputError, PipeClosedError, PipeError
 from warpgate_core.trace import Trace
 
 __all__ = ["SUB_ALL", "Path", "Pipe", "Sub"]
@@ -108,6 +108,11 @@ class Pipe(ABC):
     @abstractmethod
     def closed(self) -> bool:
         """Whether the pipe is over: closed by this side, or nothing can be sent any more."""
+
+    @property
+    @abstractmethod
+    def error(self) -> PipeError | None:
+        """Why the pipe broke; None while it is open, and after an orderly end."""
 
     async def aclose(self) -> None:
         """The same as `close`, under the name that `contextlib.aclosing` looks for."""

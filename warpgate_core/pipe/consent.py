@@ -28,6 +28,11 @@ class Frame(enum.IntEnum):
     CLOSE = 0xE9
     DATA_TAGGED = 0xEA  # reserved: a message with a keyed tag in front; ignored by this version
 
+    @staticmethod
+    def is_proof(first: int) -> bool:
+        """Whether a datagram that begins so is a frame of the path's proof (`session.frames`)."""
+        return 0xE0 <= first < Frame.DATA
+
 
 class ConsentState(enum.Enum):
     """Where a pipe stands.

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from warpgate_core.endpoint import Endpoint
@@ -41,6 +42,8 @@ class DatagramPipe(Pipe):
         remote: the peer's end; every datagram from there belongs to this pipe from now on.
         peer, path, strategy, trace: see `Pipe`.
         consent: freshness and goodbye, with the session's keys.
+        on_frame: called with a frame of the path's proof that came late (a NOMINATE that was repeated,
+            a CONFIRM); None ignores them.
 
     Attributes:
         dropped: messages that came while the queue was full, and were discarded.
@@ -57,11 +60,13 @@ class DatagramPipe(Pipe):
         strategy: str,
         trace: Trace,
         consent: Consent,
+        on_frame: Callable[[bytes], None] | None = None,
     ) -> None:
         super().__init__(peer=peer, path=path, strategy=strategy, trace=trace)
         self._sock = sock
         self._remote = remote
         self._consent = consent
+        self._on_frame = on_frame
         self._loop = asyncio.get_running_loop()
         self._queue: deque[bytes] = deque()
         self._queued = 0
@@ -79,6 +84,11 @@ class DatagramPipe(Pipe):
     def closed(self) -> bool:
         """Whether either end closed the pipe, or the peer is lost."""
         return self._ended or self._closing
+
+    @property
+    def error(self) -> PipeError | None:
+        """See `Pipe.error`."""
+        return self._error() if self._consent.state is ConsentState.EXPIRED and not self._closing else None
 
     async def send(self, data: bytes | bytearray | memoryview) -> None:
         """Send one message of 0 to `MAX_MESSAGE` bytes; may be lost on the way. See `Pipe.send`.
@@ -172,6 +182,8 @@ class DatagramPipe(Pipe):
         elif data and Frame.CONSENT_REQUEST <= data[0] <= Frame.CLOSE:
             self._send_control(self._consent.receive(data, self._loop.time()))
             self._follow()
+        elif self._on_frame is not None and data and Frame.is_proof(data[0]):
+            self._on_frame(data)
         else:
             self.ignored += 1
 

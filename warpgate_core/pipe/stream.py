@@ -74,6 +74,11 @@ class StreamPipe(Pipe):
         """Whether this side closed the pipe, or the connection is over."""
         return self._closing or self._link.is_lost or self._link.error is not None
 
+    @property
+    def error(self) -> PipeError | None:
+        """See `Pipe.error`."""
+        return self._link.error
+
     async def send(self, data: bytes | bytearray | memoryview) -> None:
         """Send bytes; waits while the peer takes no more (back-pressure). See `Pipe.send`."""
         link = self._link
