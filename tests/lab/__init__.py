@@ -14,8 +14,9 @@
 """
 
 from tests.lab.errors import LabError, LabUnavailable
+from tests.lab.home import Client, Home
 from tests.lab.host import Host
-from tests.lab.internet import Client, Home, Internet
+from tests.lab.internet import Carrier, Internet
 from tests.lab.lab import Lab, unavailable
 from tests.lab.line import Delay, Line
 from tests.lab.nat import Behaviour, Nat
@@ -25,6 +26,7 @@ from tests.lab.services import Broker, Coturn
 __all__ = [
     "Behaviour",
     "Broker",
+    "Carrier",
     "Client",
     "Coturn",
     "Delay",

@@ -1,6 +1,6 @@
-"""The network in the middle, and what hangs on it: homes behind routers, servers with public addresses.
+"""The network in the middle, the carriers' NATs below it, and the servers on it.
 
-Address plan (documentation ranges throughout, RFC 5737 and RFC 3849):
+Address plan (documentation ranges, RFC 5737 and RFC 3849; below a carrier, RFC 6598):
 
 ==================  ==========================  ====================================
 where               IPv4                        IPv6
@@ -8,6 +8,8 @@ where               IPv4                        IPv6
 the middle itself   203.0.113.1/32              2001:db8:ffff::1/128
 server number n     203.0.113.(10+n)/32         2001:db8:ffff::(10+n)/128
 router of home n    198.51.100.n/32             2001:db8:fffe::n/128
+carrier number n    198.51.100.(100+n)/32       none: it routes IPv6 as it is
+home n below it     100.64.0.n/32               2001:db8:fffe::n/128
 inside home n       192.168.n.0/24 (private)    2001:db8:n::/64
 inside, no NAT      192.0.2.(8n)/29             2001:db8:n::/64
 ==================  ==========================  ====================================
@@ -20,31 +22,28 @@ relays nothing, and no route at all answers "unreachable", which real networks s
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from tests.lab.errors import LabError
+from tests.lab.home import EVERYWHERE, Home, mapping_lifetime
 from tests.lab.host import Host
-from tests.lab.line import LINE_RULES, Delay, Line, both_ways
-from tests.lab.nat import Nat, Site, ruleset
+from tests.lab.line import Line
+from tests.lab.nat import Nat, ruleset
+from tests.lab.nat_rules import Site
 from tests.lab.services import Broker, Coturn
+from tests.lab.trunk import DelayArgument, Trunk
 
 if TYPE_CHECKING:
     from tests.lab.lab import Lab
 
-__all__ = ["Client", "Home", "Internet"]
+__all__ = ["Carrier", "Internet"]
 
 HOMES = 31  # as many /29 as 192.0.2.0/24 holds beside the first
 SERVERS = 200  # 203.0.113.10 to .209
-FIRST_MACHINE = 2  # host number of the first machine in a home; 1 is the router
-ROUTER_BASICS = [
-    "echo 1 > /proc/sys/net/ipv4/ip_forward",
-    "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding",
-]
 OWN_ADDRESS = {4: "203.0.113.1", 6: "2001:db8:ffff::1"}  # the middle's, for its ICMP messages
-GATEWAY6 = "fe80::1"  # of every machine in a home
-EVERYWHERE = {4: "0.0.0.0/0", 6: "::/0"}  # `ip -batch` tells the family by the prefix alone
+CARRIER_NETWORK = "100.64.0.0/10"  # RFC 6598
+CARRIER_LIFETIME = 300  # seconds an idle UDP mapping lives (RFC 6888 refers to RFC 4787 REQ-5)
 
 MIDDLE_RULES = """
 table inet middle {
@@ -57,10 +56,8 @@ table inet middle {
 }
 """
 
-DelayArgument = float | Delay | tuple[float | Delay, float | Delay]
 
-
-class Internet(Host):
+class Internet(Trunk):
     """The router in the middle.
 
     Args:
@@ -69,63 +66,25 @@ class Internet(Host):
     """
 
     def __init__(self, lab: Lab, families: tuple[int, ...]) -> None:
-        super().__init__(lab, "internet")
-        self.families = families
-        self.homes: list[Home] = []
+        super().__init__(lab, "internet", families)
         self._servers = 0
-        self._lines = 0
-        self.namespace.script(ROUTER_BASICS)
-        self.namespace.nft(LINE_RULES + MIDDLE_RULES)
+        self._homes = 0
+        self._carriers = 0
+        self.namespace.nft(MIDDLE_RULES)
         self.addresses = [OWN_ADDRESS[family] for family in self.families]
         self.namespace.ip([f"address add {address} dev lo" for address in self.addresses])
 
-    def home(
-        self,
-        name: str,
-        nat: Nat = Nat.OPEN,
-        *,
-        delay: DelayArgument = 0.0,
-        loss: float | tuple[float, float] = 0.0,
-        families: Iterable[int] | None = None,
-        firewall6: bool | None = None,
-        lan4: str | None = None,
-        wan4: str | None = None,
-    ) -> Client:
-        """A router on its own line, and one machine behind it.
-
-        Args:
-            name: of the machine; its router is called ``<name>-router``.
-            nat: what the router does to IPv4.
-            delay: one way, in seconds or as a `Delay` with a rate; or (up, down).
-            loss: share of packets lost on the line, 0 to 1; or (up, down).
-            families: what the home has; None is what the internet carries.
-            firewall6: keep unsolicited IPv6 out; None is yes, except for `Nat.OPEN`.
-            lan4: inner IPv4 network (a /24, or for an open home what the internet shall route to it).
-            wan4: outer IPv4 address of the router.
-
-        Returns:
-            The machine; its `home` has the router, the line, and `machine` for further ones.
-        """
-        number = len(self.homes) + 1
-        if number > HOMES:
+    def next_home(self, translates: bool) -> tuple[int, str]:
+        """Here, any home finds room, up to 31 of them."""
+        if self._homes == HOMES:
             raise LabError(f"the address plan has room for {HOMES} homes")
-        if nat.behaviour.inner_is_public:
-            inner = lan4 or f"192.0.2.{8 * number}/29"
-        else:
-            inner = lan4 or f"192.168.{number}.0/24"
-        site = Site(
-            lan="lan",
-            wan="wan",
-            lan4=inner,
-            wan4=wan4 or f"198.51.100.{number}",
-            firewall6=nat is not Nat.OPEN if firewall6 is None else firewall6,
-        )
-        chosen = self.families if families is None else tuple(families)
-        home = Home(self, name, number, nat, site, chosen)
-        home.line = self.line(home.router, "wan", delay, loss)
-        home.connect(self)
-        self.homes.append(home)
-        return home.machine(name)
+        self._homes += 1
+        return self._homes, f"198.51.100.{self._homes}"
+
+    def carrier(self, name: str, nat: Nat, *, delay: DelayArgument = 0.0, hairpin: bool = False) -> Carrier:
+        """A carrier's NAT, with room for homes below it (arguments as of `home`)."""
+        self._carriers += 1
+        return Carrier(self, name, f"198.51.100.{100 + self._carriers}", nat, delay, hairpin)
 
     def server(
         self,
@@ -153,21 +112,6 @@ class Internet(Host):
         host.namespace.ip([f"route add {EVERYWHERE[family]} dev eth0" for family in chosen])
         return host
 
-    def line(self, lower: Host, device: str, delay: DelayArgument, loss: float | tuple[float, float]) -> Line:
-        """A line from a machine up to here."""
-        up, down = delay if isinstance(delay, tuple) else (delay, delay)
-        ways = tuple(way if isinstance(way, Delay) else Delay(way) for way in (up, down))
-        self._lines += 1
-        return Line(
-            self.lab.forwarder if ways != (Delay(), Delay()) else None,
-            self.namespace,
-            f"line{self._lines}",
-            lower.namespace,
-            device,
-            (ways[0], ways[1]),
-            both_ways(loss),
-        )
-
     def brokers(self, count: int = 3, *, delay: DelayArgument = 0.0) -> list[Broker]:
         """Real mosquitto brokers, each on a server of its own, called broker1, broker2..."""
         return [Broker(self.server(f"broker{number}", delay=delay)) for number in range(1, count + 1)]
@@ -177,103 +121,58 @@ class Internet(Host):
         return Coturn(self.server(name, addresses=2, delay=delay))
 
 
-class Home:
-    """A router, its line up, and the machines in its LAN.
+class Carrier(Trunk):
+    """A carrier-grade NAT: homes below it share its outer IPv4 address. IPv6 it only routes.
 
-    Attributes:
-        router: the router, as a machine.
-        line: its line; delay, loss and cuts are changed there.
-        site: devices and addresses of the router.
+    Args:
+        above: the internet.
+        name: of the machine.
+        wan4: its outer IPv4 address.
+        nat: what it does.
+        delay: of its line up.
+        hairpin: homes below reach each other by their outer endpoints.
     """
 
-    line: Line
+    line_up: Line
 
     def __init__(
-        self, above: Internet, name: str, number: int, nat: Nat, site: Site, families: tuple[int, ...]
+        self, above: Internet, name: str, wan4: str, nat: Nat, delay: DelayArgument, hairpin: bool
     ) -> None:
-        self.nat = nat
-        self.number = number
-        self.site = site
-        self.families = families
-        self.network4 = ipaddress.IPv4Network(site.lan4)
-        self.network6 = ipaddress.IPv6Network(f"2001:db8:{number:x}::/64")
-        self.machines: list[Client] = []
-        self.router = Host(above.lab, f"{name}-router")
-        self.router.namespace.script(
-            [
-                *ROUTER_BASICS,
-                "ip link add lan type bridge forward_delay 0 mcast_snooping 0",
-                "ip link set lan up",
-            ]
-        )
-
-    def connect(self, above: Internet) -> None:
-        """Give the router its addresses and rules, and the network above its routes to here."""
-        inside: list[str] = []
-        outside: list[str] = []
+        super().__init__(above.lab, name, above.families)
+        if not nat.behaviour.translates or nat.behaviour.carrier:
+            raise LabError(f"a carrier cannot run a NAT of the kind {nat.slug}")
+        self.above = above
+        self.outer4 = wan4
+        self.line_up = above.line(self, "wan", delay, 0.0)
+        self.namespace.script(mapping_lifetime(CARRIER_LIFETIME))
+        self.namespace.ip([f"route add {EVERYWHERE[family]} dev wan" for family in self.families])
         if 4 in self.families:
-            inside += [
-                f"address add {self.site.wan4}/32 dev wan",
-                f"address add {self.network4[1]}/{self.network4.prefixlen} dev lan",
-                f"route add {EVERYWHERE[4]} dev wan",
-            ]
-            outside.append(f"route add {self.site.wan4}/32 dev {self.line.name}")
-            if self.nat.behaviour.inner_is_public:
-                outside.append(f"route add {self.network4} dev {self.line.name}")
-        if 6 in self.families:
-            wan6 = f"2001:db8:fffe::{self.number:x}/128"
-            inside += [
-                f"address add {wan6} dev wan",
-                f"address add {self.network6[1]}/64 dev lan",
-                f"address add {GATEWAY6}/64 dev lan",
-                f"route add {EVERYWHERE[6]} dev wan",
-            ]
-            outside += [
-                f"route add {wan6} dev {self.line.name}",
-                f"route add {self.network6} dev {self.line.name}",
-            ]
-        self.router.namespace.ip(inside)
-        above.namespace.ip(outside)
-        self.router.namespace.nft(ruleset(self.nat, self.site))
+            self.namespace.ip([f"address add {wan4}/32 dev wan"])
+            above.namespace.ip([f"route add {wan4}/32 dev {self.line_up.name}"])
+        site = Site("line*", "wan", CARRIER_NETWORK, wan4, firewall6=False, hairpin=hairpin)
+        self.namespace.nft(ruleset(nat, site))
 
-    def machine(self, name: str) -> Client:
-        """A further machine in this LAN."""
-        client = Client(self, name)
-        self.machines.append(client)
-        return client
+    def next_home(self, translates: bool) -> tuple[int, str]:
+        """Numbers are the internet's; addresses are the carrier's own."""
+        if not translates:
+            raise LabError("below a carrier's NAT there are no public addresses for an open home")
+        number, _ = self.above.next_home(translates)
+        return number, f"100.64.0.{number}"
 
+    def carrier(self, name: str, nat: Nat) -> Carrier:
+        """Three NATs in series: not in this lab."""
+        raise LabError("a carrier below a carrier is not in the address plan")
 
-class Client(Host):
-    """A machine in a home, on ``eth0``."""
-
-    def __init__(self, home: Home, name: str) -> None:
-        super().__init__(home.router.lab, name)
-        self.home = home
-        number = FIRST_MACHINE + len(home.machines)
-        orders = ["link set eth0 up"]
-        port = f"port{number}"
-        router = home.router.namespace
-        router.ip(
-            [
-                f"link add {port} type veth peer name eth0 netns {self.namespace.name}",
-                f"link set {port} master lan up",
-            ]
-        )
-        if 4 in home.families:
-            self.addresses.append(str(home.network4[number]))
-            orders += [
-                f"address add {home.network4[number]}/{home.network4.prefixlen} dev eth0",
-                f"route add {EVERYWHERE[4]} via {home.network4[1]} dev eth0",
-            ]
+    def attach(self, home: Home) -> None:
+        """Route to the home, and have the internet route its IPv6 to here."""
+        super().attach(home)
         if 6 in home.families:
-            self.addresses.append(str(home.network6[number]))
-            orders += [
-                f"address add {home.network6[number]}/64 dev eth0",
-                f"route add {EVERYWHERE[6]} via {GATEWAY6} dev eth0",
-            ]
-        else:
-            self.namespace.script(["echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6"])
-        self.namespace.ip(orders)
+            self.above.namespace.ip(
+                [
+                    f"route add {prefix} dev {self.line_up.name}"
+                    for prefix in (f"{home.wan6}/128", home.network6)
+                ]
+            )
 
 
 def _server_address(number: int, family: int) -> str:

@@ -1,92 +1,76 @@
-"""The NATs of the lab: what each is in the words of RFC 4787, and the nftables rules that make it so.
+"""The NATs of the lab: what each is, in the words of RFC 4787, and which rules make it so.
 
 Every entry is measured by `tests.lab.proof` before anything relies on it (`test_lab_nat.py` goes through
-the whole enum), so a further kind is one `Behaviour` and one function that returns rules.
-
-Traps, each found under test:
-- Without a chain at the prerouting NAT hook replies are not translated back: it stands even if empty.
-- An unsolicited packet that reaches the router's own input leaves a connection entry, which takes the
-  mapping's place, and the next outgoing packet gets another port. Dropped in input, it leaves none.
-- Linux picks the same port for every destination as long as the whole 5-tuple is free, so plain
-  ``masquerade`` is endpoint-independent; with ``fully-random`` every new 5-tuple draws anew.
+the whole enum), so a further kind is one `Behaviour` here and, if need be, one function in `nat_rules`.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
 from dataclasses import dataclass
 
+from tests.lab.nat_rules import Rules, Site, chunked, cone, guard, masquerade, none, sequential
 from warpgate_core.nat import Allocation, Filtering, Mapping
 
-__all__ = ["Behaviour", "Nat", "Site", "ruleset"]
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """The router that rules are written for.
-
-    Args:
-        lan: device towards the machines inside.
-        wan: device towards the network above.
-        lan4: the inner IPv4 network, as text with its length.
-        wan4: the outer IPv4 address.
-        firewall6: whether unsolicited IPv6 is kept out, as home routers do.
-    """
-
-    lan: str
-    wan: str
-    lan4: str
-    wan4: str
-    firewall6: bool
+__all__ = ["Behaviour", "Nat", "ruleset"]
 
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """What a NAT kind does to UDP and TCP over IPv4.
+    """What a kind of NAT does to UDP and TCP over IPv4, end to end.
 
     Args:
         mapping: RFC 4787 section 4.1.
         filtering: RFC 4787 section 5.
         allocation: of external ports.
-        rules: the ``table ip nat`` that does it.
-        inner_is_public: no translation at all; the machines inside have public addresses.
+        rules: the ``table ip nat`` of the home's router.
+        carrier: name of the `Nat` that the carrier runs between the home and the internet, or "".
+        udp: whether UDP gets out at all.
+        tcp_ports: the only TCP destination ports that get out; empty for all.
     """
 
     mapping: Mapping
     filtering: Filtering
     allocation: Allocation
-    rules: Callable[[Site], str]
-    inner_is_public: bool = False
+    rules: Rules
+    carrier: str = ""
+    udp: bool = True
+    tcp_ports: tuple[int, ...] = ()
+
+    @property
+    def translates(self) -> bool:
+        """Whether there is a NAT at all; else the machines inside have public addresses."""
+        return self.mapping is not Mapping.NONE
+
+    @property
+    def blocked(self) -> tuple[str, ...]:
+        """nftables conditions of what does not get out."""
+        found = [] if self.udp else ["meta l4proto udp"]
+        if self.tcp_ports:
+            found.append(f"tcp dport != {{ {', '.join(map(str, self.tcp_ports))} }}")
+        return tuple(found)
 
 
-def _none(site: Site) -> str:
-    return ""
-
-
-def _masquerade(options: str) -> Callable[[Site], str]:
-    def rules(site: Site) -> str:
-        return f"""
-table ip nat {{
-  chain prerouting {{
-    type nat hook prerouting priority dstnat; policy accept;
-  }}
-  chain postrouting {{
-    type nat hook postrouting priority srcnat; policy accept;
-    oifname "{site.wan}" ip saddr {site.lan4} masquerade {options}
-  }}
-}}
-"""
-
-    return rules
+_EIM, _APDM = Mapping.EIM, Mapping.APDM
+_EIF, _ADF, _APDF = Filtering.EIF, Filtering.ADF, Filtering.APDF
+_SAME, _RANDOM = Allocation.PRESERVED, Allocation.RANDOM
 
 
 class Nat(enum.Enum):
-    """The kinds of NAT a home can have. The name is what people type, in lower case with dashes."""
+    """The kinds of NAT a home can have; `slug` is what people type."""
 
-    OPEN = Behaviour(Mapping.NONE, Filtering.EIF, Allocation.PRESERVED, _none, inner_is_public=True)
-    PORT_RESTRICTED = Behaviour(Mapping.EIM, Filtering.APDF, Allocation.PRESERVED, _masquerade(""))
-    SYMMETRIC_RANDOM = Behaviour(Mapping.APDM, Filtering.APDF, Allocation.RANDOM, _masquerade("fully-random"))
+    OPEN = Behaviour(Mapping.NONE, _EIF, _SAME, none)
+    FULL_CONE = Behaviour(_EIM, _EIF, _SAME, cone(_EIF))
+    ADDRESS_RESTRICTED = Behaviour(_EIM, _ADF, _SAME, cone(_ADF))
+    PORT_RESTRICTED = Behaviour(_EIM, _APDF, _SAME, masquerade())
+    PORT_RESTRICTED_RANDOM = Behaviour(_EIM, _APDF, _RANDOM, cone(_APDF, preserve=False))
+    SYMMETRIC_RANDOM = Behaviour(_APDM, _APDF, _RANDOM, masquerade("fully-random"))
+    SYMMETRIC_SEQUENTIAL = Behaviour(_APDM, _APDF, Allocation.SEQUENTIAL, sequential)
+    PORT_CHUNKED = Behaviour(_APDM, _APDF, Allocation.CHUNKED, chunked)
+    CARRIER_EIM = Behaviour(_EIM, _APDF, _SAME, masquerade(), carrier="PORT_RESTRICTED")
+    CARRIER_SYMMETRIC = Behaviour(_APDM, _APDF, _RANDOM, masquerade(), carrier="SYMMETRIC_RANDOM")
+    UDP_BLOCKED = Behaviour(_EIM, _APDF, _SAME, masquerade(), udp=False)
+    ONLY_443 = Behaviour(_EIM, _APDF, _SAME, masquerade(), udp=False, tcp_ports=(443,))
 
     @property
     def behaviour(self) -> Behaviour:
@@ -114,31 +98,4 @@ class Nat(enum.Enum):
 
 def ruleset(nat: Nat, site: Site) -> str:
     """Everything nftables needs to make a router of this kind."""
-    return nat.behaviour.rules(site) + _guard(nat, site)
-
-
-def _guard(nat: Nat, site: Site) -> str:
-    """Keep unsolicited packets off the router itself, and out of the home where that is its habit."""
-    forward = []
-    if not nat.behaviour.inner_is_public:
-        forward.append(f'iifname "{site.wan}" meta nfproto ipv4 ct state new ct status != dnat drop')
-    if site.firewall6:
-        forward += [
-            f'iifname "{site.wan}" meta nfproto ipv6 ct state established,related accept',
-            f'iifname "{site.wan}" meta nfproto ipv6 drop',
-        ]
-    lines = "\n    ".join(forward)
-    return f"""
-table inet guard {{
-  chain input {{
-    type filter hook input priority filter; policy accept;
-    iifname "{site.wan}" ct state established,related accept
-    iifname "{site.wan}" meta l4proto {{ icmp, icmpv6 }} accept
-    iifname "{site.wan}" drop
-  }}
-  chain forward {{
-    type filter hook forward priority filter; policy accept;
-    {lines}
-  }}
-}}
-"""
+    return nat.behaviour.rules(site) + guard(site, nat.behaviour.translates)

@@ -16,11 +16,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+from tests.lab.home import Client
 from tests.lab.host import Host
-from tests.lab.internet import Client, Internet
+from tests.lab.internet import Internet
 from warpgate_core.nat import Allocation, Filtering, Mapping
 
-__all__ = ["Measured", "Prober", "TcpPair", "measure_tcp", "measure_udp", "simultaneous_open"]
+__all__ = [
+    "Measured",
+    "Prober",
+    "TcpPair",
+    "gets_out",
+    "measure_tcp",
+    "measure_udp",
+    "reach_by_outer_endpoint",
+    "simultaneous_open",
+]
 
 PORTS = (4000, 4001)  # the prober's, on each of its two addresses
 FENCES = 3  # round trips after which an earlier packet cannot be on its way any more
@@ -121,6 +131,67 @@ class TcpPair:
                 yield cls(inner, outer, (source[0], source[1]))
 
 
+def gets_out(client: Client, server: Host, kind: socket.SocketKind, port: int, allowed: int) -> bool:
+    """Whether a datagram, or a SYN, from a client to `port` of a server arrives there.
+
+    Args:
+        client: who sends.
+        server: who is sent to.
+        kind: SOCK_DGRAM or SOCK_STREAM.
+        port: destination port.
+        allowed: TCP port that gets through for certain; the fence goes there.
+    """
+    with ExitStack() as stack:
+        listener = stack.enter_context(server.socket(socket.SOCK_STREAM, host=server.ip4, port=allowed))
+        listener.listen()
+        fence = stack.enter_context(client.socket(socket.SOCK_STREAM, host=client.ip4))
+        fence.connect((server.ip4, allowed))
+        answer = stack.enter_context(listener.accept()[0])
+        answer.settimeout(ESTABLISHED_WITHIN)
+        wire = stack.enter_context(_wire(server))
+        sender = stack.enter_context(client.socket(kind, host=client.ip4))
+        sender.setblocking(False)
+        sender.connect_ex((server.ip4, port))
+        if kind == socket.SOCK_DGRAM:
+            sender.send(b"x")
+        wanted = socket.IPPROTO_UDP if kind == socket.SOCK_DGRAM else socket.IPPROTO_TCP
+        came = False
+        for _ in range(FENCES):
+            fence.sendall(b"fence")
+            while _segment(packet := wire.recv(2000))[2] != b"fence":
+                came |= packet[9] == wanted and _destination_port(packet) == port
+            answer.recv(100)
+            answer.sendall(b"next")
+            fence.recv(100)
+        return came
+
+
+def reach_by_outer_endpoint(one: Client, two: Client, server: Host) -> Address | None:
+    """Whether a datagram from one machine gets to another of the same home by the other's outer endpoint.
+
+    Returns:
+        The source that the other saw, or None if nothing came.
+    """
+    with (
+        one.socket(host=one.ip4) as sender,
+        two.socket(host=two.ip4) as receiver,
+        server.socket(host=server.ip4) as outer,
+    ):
+        receiver.sendto(b"x", outer.getsockname())
+        mapped = outer.recvfrom(10)[1]
+        sender.sendto(b"x", outer.getsockname())
+        outer.recvfrom(10)
+        sender.sendto(b"around the corner", mapped)
+        found = None
+        for _ in range(FENCES):
+            outer.sendto(b"fence", mapped)
+            while (packet := receiver.recvfrom(100))[0] != b"fence":
+                found = packet[1]
+            receiver.sendto(b"x", outer.getsockname())
+            outer.recvfrom(10)
+        return found
+
+
 def simultaneous_open(net: Internet, one: Client, two: Client) -> bool:
     """Whether a TCP simultaneous open (RFC 9293 section 3.5) between two clients succeeds.
 
@@ -183,11 +254,7 @@ def _udp_filtering(inner: socket.socket, server: Prober) -> Filtering:
 def _tcp_filtering(client: Client, server: Prober, stack: ExitStack) -> Filtering:
     """The same with SYN packets, seen on the client's own network card, and data as the fence."""
     pair = stack.enter_context(TcpPair.open(client, server, 0, 0))
-    with client.namespace.entered():
-        wire = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_IP))
-    stack.enter_context(wire)
-    wire.bind(("eth0", ETH_P_IP))
-    wire.settimeout(ESTABLISHED_WITHIN)
+    wire = stack.enter_context(_wire(client))
     for a, p in ((1, 0), (0, 1)):
         host, port = server.address(a, p)
         dialler = stack.enter_context(server.host.socket(socket.SOCK_STREAM, host=host, port=port))
@@ -203,6 +270,21 @@ def _tcp_filtering(client: Client, server: Prober, stack: ExitStack) -> Filterin
         pair.inner.sendall(b"next")
         pair.outer.recv(100)
     return _filtering(server.address(1, 0) in callers, server.address(0, 1) in callers)
+
+
+def _wire(host: Host) -> socket.socket:
+    """All IPv4 packets on a machine's network card, as they pass."""
+    with host.namespace.entered():
+        wire = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_IP))
+    wire.bind(("eth0", ETH_P_IP))
+    wire.settimeout(ESTABLISHED_WITHIN)
+    return wire
+
+
+def _destination_port(packet: bytes) -> int:
+    """Of TCP or UDP in an IPv4 packet."""
+    port: int = struct.unpack_from("!H", packet, (packet[0] & 15) * 4 + 2)[0]
+    return port
 
 
 def _segment(packet: bytes) -> tuple[Address, int, bytes]:
