@@ -154,6 +154,7 @@ class Attachment:
         """Close sockets and end the task. Harmless twice."""
         self.shut()
         await self._tasks.close()
+        await self._listener.wait_closed()
         await self.socket.wait_closed()
 
     # -- learning ----------------------------------------------------------------------------

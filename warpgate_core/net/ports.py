@@ -172,7 +172,9 @@ def _bind_once(host: str, port: int) -> PortPair:
 
 def _open(host: str, kind: socket.SocketKind) -> socket.socket:
     family = Endpoint(host, 0).family
-    sock = socket.socket(family.socket_family, kind)
+    # asyncio sets TCP_NODELAY only on sockets that name their protocol, and accepted ones inherit it
+    protocol = socket.IPPROTO_TCP if kind == socket.SOCK_STREAM else socket.IPPROTO_UDP
+    sock = socket.socket(family.socket_family, kind, protocol)
     try:
         sock.setblocking(False)
         if family is Family.IP6:  # an IPv4 packet must never arrive under an IPv6 name

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import socket
 import struct
@@ -22,9 +23,12 @@ from warpgate_core.errors import NetworkError
 from warpgate_core.net.keepalive import keep_alive
 from warpgate_core.net.ports import leave_by, share_port, sockaddr
 from warpgate_core.net.stream import StreamLink
+from warpgate_core.tasks import TaskSet
 
 __all__ = ["Listener", "dial", "reset"]
 
+_LOG = logging.getLogger("warpgate")
+ACCEPT_PAUSE = 1.0  # s without accepting when the system has no file left; asyncio waits as long
 BACKLOG = 128  # what listen(2) allowed at most for decades; a burst of crossing dials is a tenth of that
 
 _REASONS = {
@@ -57,7 +61,7 @@ async def dial(remote: Endpoint, *, local: Endpoint | None = None, leave_by_card
     if local is not None and local.family is not remote.family:
         raise NetworkError(f"{remote} cannot be dialled from {local}: different address families")
     loop = asyncio.get_running_loop()
-    sock = socket.socket(remote.family.socket_family, socket.SOCK_STREAM)
+    sock = socket.socket(remote.family.socket_family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # frames are small and awaited
@@ -99,7 +103,7 @@ def _dial_error(error: Exception, remote: Endpoint, local: Endpoint | None) -> N
     number = error.errno if isinstance(error, OSError) else None
     if number == errno.EADDRNOTAVAIL and local is not None:
         return NetworkError(
-            f"{remote} was not dialled: {local} is not ours (any more), or has a connection there just closed"
+            f"{remote} was not dialled: {local} is not ours (any more), or is connected with it already"
         )
     if number == errno.EADDRINUSE and local is not None:
         return NetworkError(f"{remote} was not dialled: port {local} is taken by another program")
@@ -110,32 +114,89 @@ def _dial_error(error: Exception, remote: Endpoint, local: Endpoint | None) -> N
 class Listener:
     """A TCP listener on a socket from `ports.bind_pair`.
 
+    It accepts by itself: `loop.create_server` loses a connection that comes in while it is being closed
+    (CPython 3.11: `Server._attach` asserts, and the accepted socket stays open until garbage collection).
+
     Args:
         on_link: called with each accepted link, connected and reading.
     """
 
     def __init__(self, on_link: Callable[[StreamLink], None]) -> None:
         self._on_link = on_link
+        self._sock: socket.socket | None = None
         self._server: asyncio.Server | None = None
+        self._pause: asyncio.TimerHandle | None = None
+        self._waiting: set[socket.socket] = set()
+        self._tasks = TaskSet("listener")
 
     async def open(self, sock: socket.socket) -> None:
         """Listen on a bound, non-blocking socket; it is closed with this one, or here on failure."""
+        loop = asyncio.get_running_loop()
+        self._sock = sock
         try:
-            self._server = await asyncio.get_running_loop().create_server(
-                lambda: StreamLink(self._accepted), sock=sock, backlog=BACKLOG
-            )
+            sock.listen(BACKLOG)
+            try:
+                loop.add_reader(sock.fileno(), self._readable)
+            except NotImplementedError:  # Windows' proactor loop
+                self._server = await loop.create_server(
+                    lambda: StreamLink(self._connected), sock=sock, backlog=BACKLOG
+                )
         except BaseException:
-            sock.close()
+            self.close()
             raise
 
     def close(self) -> None:
-        """Stop listening. Accepted connections live on; they belong to whoever got them."""
-        server, self._server = self._server, None
-        if server is not None:
-            server.close()
+        """Stop listening, at once. Accepted connections live on; they belong to whoever got them."""
+        sock, self._sock = self._sock, None
+        if sock is None:
+            return
+        if self._pause is not None:
+            self._pause.cancel()
+        if self._server is not None:
+            self._server.close()
+        elif sock.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(sock.fileno())
+        sock.close()
 
-    def _accepted(self, link: StreamLink) -> None:
-        if self._server is None:  # it came while we closed
+    async def wait_closed(self) -> None:
+        """After `close`: wait until what was just being accepted is handed over or closed."""
+        await self._tasks.close()
+        while self._waiting:
+            self._waiting.pop().close()
+
+    def _readable(self) -> None:
+        for _ in range(BACKLOG):
+            if self._sock is None:
+                return
+            try:
+                conn, _ = self._sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:  # too many open files, no memory: it will pass, or it will not
+                _LOG.warning("cannot accept connections for %g s: %s", ACCEPT_PAUSE, error)
+                self._stop_for_a_while()
+                return
+            conn.setblocking(False)
+            self._waiting.add(conn)
+            self._tasks.start(self._adopt(conn), "accept")
+
+    def _stop_for_a_while(self) -> None:
+        assert self._sock is not None
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._sock.fileno())
+        self._pause = loop.call_later(ACCEPT_PAUSE, loop.add_reader, self._sock.fileno(), self._readable)
+
+    async def _adopt(self, conn: socket.socket) -> None:
+        self._waiting.discard(conn)  # from here on the transport closes it
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: StreamLink(self._connected), conn
+            )
+        except OSError:  # it broke before we looked
+            conn.close()
+
+    def _connected(self, link: StreamLink) -> None:
+        if self._sock is None:  # it came while we closed
             link.abort()
             return
         keep_alive(link.transport)

@@ -69,6 +69,7 @@ class UdpSocket(asyncio.DatagramProtocol, DatagramSocket):
         self._receivers: dict[tuple[object, ...], Callable[[bytes], None]] = {}
         self._transport: asyncio.DatagramTransport | None = None
         self._full = False
+        self._is_ip6 = False
         self._gone = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -82,6 +83,7 @@ class UdpSocket(asyncio.DatagramProtocol, DatagramSocket):
             local: where it is bound.
         """
         self.local = local
+        self._is_ip6 = local.family is Family.IP6
         try:
             await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, sock=sock)
         except BaseException:
@@ -96,16 +98,14 @@ class UdpSocket(asyncio.DatagramProtocol, DatagramSocket):
     def send(self, data: bytes, remote: Endpoint) -> None:
         """Send one datagram; never blocks and never raises for one that cannot be sent."""
         transport = self._transport
-        if transport is None or self._full:
-            self.counters.unsent += 1
+        host, port = remote
+        if transport is None or self._full or port > 65_535 or (":" in host) is not self._is_ip6:
+            self.counters.unsent += 1  # for the last two asyncio would close the socket
             return
         try:
-            if "%" in remote[0]:
-                transport.sendto(data, sockaddr(remote))
-            else:
-                transport.sendto(data, remote)
-        except (OSError, ValueError, TypeError, OverflowError, NetworkError) as error:
-            # uvloop raises here what asyncio hands to error_received: wrong family, no such address
+            transport.sendto(data, sockaddr(remote) if "%" in host else remote)
+        except (OSError, ValueError, NetworkError) as error:
+            # uvloop raises here what asyncio hands to error_received
             self.counters.unsent += 1
             self.last_error = error
 
