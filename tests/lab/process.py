@@ -39,6 +39,7 @@ class Service:
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
         self._event = threading.Event()
+        self._ready = False
 
     @property
     def running(self) -> bool:
@@ -66,6 +67,7 @@ class Service:
         if self.running:
             raise LabError(f"{self.name} is running already")
         self._event.clear()
+        self._ready = False
         self._process = subprocess.Popen(
             self.argv,
             stdin=subprocess.DEVNULL,
@@ -78,7 +80,7 @@ class Service:
         self._reader = threading.Thread(target=self._read, name=f"log of {self.name}", daemon=True)
         self._reader.start()
         in_time = self._event.wait(READY_WITHIN)
-        if not in_time or not self.running:
+        if not self._ready:
             self.kill()
             state = "ended" if in_time else f"was not ready within {READY_WITHIN:.0f} s"
             raise LabError(f"{self.name} {state}: {' '.join(self.argv)}\n{self.output}")
@@ -125,6 +127,7 @@ class Service:
             for line in stream:
                 self._lines.append(line.rstrip("\n"))
                 if self._pattern.search(line):
+                    self._ready = True
                     self._event.set()
         self._event.set()  # the end of the output: whoever waits must look
 
