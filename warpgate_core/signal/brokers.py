@@ -144,11 +144,9 @@ class Broker:
 
 def redact(text: str) -> str:
     """A URL with everything before the last @ left out, for error texts."""
-    scheme, sep, rest = text.partition("://")
-    if not sep:
-        scheme, rest = "", text
-    credentials, at, host = rest.rpartition("@")
-    return f"{scheme}{sep}***@{host}" if at or credentials else text
+    secret, at, host = text.rpartition("@")
+    scheme, sep, _ = secret.partition("://")
+    return f"{scheme + sep if sep else ''}***@{host}" if at else text
 
 
 def parse_url(text: str, default_scheme: str = "mqtt") -> Broker:
