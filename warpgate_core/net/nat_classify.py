@@ -290,17 +290,20 @@ def _step(ordered: Sequence[int]) -> int:
 def _chunk(ports: Sequence[int]) -> tuple[int, int]:
     """(first port, number of ports) of the block, estimated.
 
-    The smallest block of a power of two on its own boundary that holds all of them and is not smaller
-    than the unbiased estimate of the width from n even draws, range * (n + 1) / (n - 1); where no such
-    block of at most `MAX_CHUNK` ports holds them all, a window around them.
+    The smallest block of a power of two that lies on its own boundary, counted from 0 or from 1,024, and
+    holds all of them; with n ports the true one is larger in 2^(1-n) of cases. If that is more than twice
+    the unbiased estimate of the width from n even draws, range * (n + 1) / (n - 1), the block is on no
+    boundary, and a window of a quarter more than the estimate is laid around them.
     """
     low, high = min(ports), max(ports)
     width = (high - low) * (len(ports) + 1) / (len(ports) - 1)
     size = MIN_CHUNK
-    while size <= MAX_CHUNK:
-        if size >= width and low // size == high // size:
-            return low // size * size, size
+    while size <= MAX_CHUNK and size <= 2 * max(width, MIN_CHUNK):
+        for origin in (0, 1_024):
+            first = origin + (low - origin) // size * size
+            if first >= 1_024 and high < first + size:
+                return first, size
         size *= 2
-    spread = min(MAX_CHUNK, max(MIN_CHUNK, math.ceil(width), high - low + 1))
+    spread = min(MAX_CHUNK, max(MIN_CHUNK, math.ceil(1.25 * width), high - low + 1))
     first = max(1_024, (low + high + 1 - spread) // 2)
     return min(first, 65_536 - spread), spread
