@@ -50,10 +50,12 @@ class Trace:
 
     Args:
         now: monotonic seconds.
+        session: what names the session at both ends, so that two people can compare their traces.
     """
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    def __init__(self, now: Callable[[], float], session: str = "") -> None:
         self._now = now
+        self.session = session
         self._start = now()
         self._events: list[TraceEvent] = []
         self._watchers: list[Callable[[TraceEvent], None]] = []

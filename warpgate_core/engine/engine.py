@@ -17,7 +17,7 @@ from warpgate_core.address import NodeAddress
 from warpgate_core.config import Limits
 from warpgate_core.endpoint import Endpoint
 from warpgate_core.engine.initiator import InitiatorSession
-from warpgate_core.engine.paths import read_frame
+from warpgate_core.engine.paths import DatagramPath, read_frame
 from warpgate_core.engine.responder import ResponderSession
 from warpgate_core.engine.session import Session
 from warpgate_core.errors import (
@@ -31,7 +31,7 @@ from warpgate_core.errors import (
 from warpgate_core.identity import Identity
 from warpgate_core.net.edge import DatagramSocket, Edge
 from warpgate_core.net.stream import StreamLink
-from warpgate_core.pipe import Pipe
+from warpgate_core.pipe import DatagramMux, Pipe
 from warpgate_core.registry import Registry
 from warpgate_core.session.frames import Frame, FrameKind
 from warpgate_core.session.messages import Offer, Refusal, RefusalCode, SessionMessage, decode
@@ -110,6 +110,8 @@ class Engine:
         self._per_peer: dict[bytes, int] = {}
         self._tombstones: OrderedDict[bytes, None] = OrderedDict()
         self._history: OrderedDict[bytes, str] = OrderedDict()
+        self._settled: dict[bytes, DatagramPath] = {}
+        self._muxes: dict[tuple[int, Endpoint], DatagramMux] = {}
         self._abandoned: set[asyncio.Task[None]] = set()
         self._hellos: set[StreamLink] = set()
         self._tasks = TaskSet("engine")
@@ -222,6 +224,34 @@ class Engine:
         self._abandoned.add(task)
         task.add_done_callback(self._abandoned.discard)
 
+    def mux(self, sock: DatagramSocket, remote: Endpoint) -> DatagramMux:
+        """What tells the UDP pipes between two endpoints apart; made for the first of them."""
+        key = (id(sock), remote)
+        if key not in self._muxes:
+            self._muxes[key] = DatagramMux(
+                sock,
+                remote,
+                other=lambda data: self._on_datagram(data, remote, sock),
+                idle=lambda: self._forget_mux(key),
+            )
+        return self._muxes[key]
+
+    def _forget_mux(self, key: tuple[int, Endpoint]) -> None:
+        self._muxes.pop(key, None)
+
+    def channel_in_use(self, sock: DatagramSocket, remote: Endpoint, channel: int) -> bool:
+        """Whether a UDP pipe is open there."""
+        mux = self._muxes.get((id(sock), remote))
+        return mux is not None and mux.in_use(channel)
+
+    def settled_on(self, tag: bytes, path: DatagramPath, pipe: Pipe) -> None:
+        """Frames of this session belong to a pipe now, for as long as it is open."""
+        self._settled[tag] = path
+        pipe.add_close_callback(lambda _: self._unsettle(tag))
+
+    def _unsettle(self, tag: bytes) -> None:
+        self._settled.pop(tag, None)
+
     # -- sessions --------------------------------------------------------------------------------
 
     def _enter(self, session: InitiatorSession | ResponderSession) -> asyncio.Task[None]:
@@ -318,6 +348,11 @@ class Engine:
         """From the edge: a datagram that is not STUN and belongs to no pipe."""
         try:
             frame = Frame.decode(data)
+            settled = self._settled.get(frame.tag)
+            if settled is not None:
+                if settled.sock is sock and settled.path.remote == remote:
+                    settled.after(frame, len(data))
+                return
             session = self._sessions.get(frame.tag)
             if session is None:
                 made = self._from_path(frame)

@@ -317,6 +317,11 @@ class InitiatorSession(Session):
             self._give_up("every strategy has failed")
 
     def _win(self, path: CandidatePath) -> None:
-        self._winner = path
         self.trace.add("nominate", Phase.COMPLETE, str(path.path), strategy=path.strategy)
-        self.result.set_result(path.nominate())
+        try:
+            pipe = path.nominate()
+        except WarpgateError as error:
+            self._give_up(str(error))
+            return
+        self._winner = path
+        self.result.set_result(pipe)

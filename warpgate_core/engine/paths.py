@@ -11,10 +11,11 @@ import asyncio
 from abc import ABC, abstractmethod
 from typing import Protocol
 
+from warpgate_core.endpoint import Endpoint
 from warpgate_core.errors import NetworkError, PipeError, ProtocolError, StrategyError, WarpgateError
 from warpgate_core.net.edge import DatagramSocket
 from warpgate_core.net.stream import StreamLink
-from warpgate_core.pipe import Consent, DatagramPipe, Path, Pipe, Preamble, StreamPipe
+from warpgate_core.pipe import Consent, DatagramMux, DatagramPipe, Path, Pipe, Preamble, StreamPipe
 from warpgate_core.session.frames import CONFIRM_SIZE, HEADER, Frame, FrameKind, frame_length
 from warpgate_core.session.keys import SessionKeys
 from warpgate_core.session.proof import PathProof, ProofState
@@ -60,6 +61,19 @@ class PathOwner(Protocol):
     async def ready(self) -> None:
         """As responder: wait until the answer exists."""
 
+    def mux(self, sock: DatagramSocket, remote: Endpoint) -> DatagramMux:
+        """What tells the UDP pipes between two endpoints apart."""
+
+    def channel_in_use(self, sock: DatagramSocket, remote: Endpoint, channel: int) -> bool:
+        """Whether a pipe is open there."""
+
+    def settled_on(self, path: DatagramPath, pipe: Pipe) -> None:
+        """The path is a pipe now; frames of its proof may still come."""
+
+    @property
+    def parity(self) -> int:
+        """Of the channels that this node gives to pipes with this peer."""
+
 
 class CandidatePath(ABC):
     """What stream and datagram paths have in common."""
@@ -100,9 +114,9 @@ class CandidatePath(ABC):
     def close(self) -> None:
         """Give up the path. Does nothing to a pipe that was made of it."""
 
-    def unlock(self, keys: SessionKeys) -> None:
-        """The session's secret is known now."""
-        self.proof.unlock(keys)
+    def unlock(self, keys: SessionKeys, envelope: bytes | None) -> None:
+        """The session's secret is known now (as responder: and the sealed answer)."""
+        self.proof.unlock(keys, envelope)
 
     def take(self, frame: Frame, limit: int | None = None) -> None:
         """Take one frame of the peer's and send the replies.
@@ -120,11 +134,16 @@ class CandidatePath(ABC):
                 return
         if frame.kind is FrameKind.NOMINATE and self.owner.role is Role.RESPONDER:
             self.owner.check_open(self)
+            self._check_channel(frame.channel)
         before = self.proof.state
         for reply in self.proof.receive(frame):
             if limit is None or len(reply.encode()) <= limit:
                 self._transmit(reply)
         self._progress(before)
+
+    @abstractmethod
+    def _check_channel(self, channel: int) -> None:
+        """As responder: whether a pipe can be made on the channel that a NOMINATE names."""
 
     def _progress(self, before: ProofState) -> None:
         state = self.proof.state
@@ -205,6 +224,10 @@ class StreamPath(CandidatePath):
         self.closed = True
         return self._pipe(None)
 
+    def _check_channel(self, channel: int) -> None:
+        if channel:
+            raise ProtocolError("a stream has no channels")
+
     def _pipe(self, preamble: Preamble | None) -> Pipe:
         return StreamPipe(
             self._link,
@@ -255,6 +278,7 @@ class DatagramPath(CandidatePath):
         self._retry = FIRST_RETRY
         self._give_up_at: float | None = None
         self._sent_nominations = 0
+        self._channel = 0
 
     def start(self) -> None:
         """Send the first check, and go on until something comes back."""
@@ -283,19 +307,25 @@ class DatagramPath(CandidatePath):
         pad = PADDED_OFFER if frame.kind is FrameKind.OFFER else 0
         self.sock.send(frame.encode(pad), self.path.remote)
 
-    def unlock(self, keys: SessionKeys) -> None:
+    def unlock(self, keys: SessionKeys, envelope: bytes | None) -> None:
         """The peer has answered: check at once with the secret, and not for ever."""
-        super().unlock(keys)
+        super().unlock(keys, envelope)
         if self._timer is not None and not self.proof.opened:
             self._timer.cancel()
             self._retry = FIRST_RETRY
             self.expire()
             self._timer = asyncio.get_running_loop().call_soon(self._check)
 
+    def _check_channel(self, channel: int) -> None:
+        taken = self.owner.channel_in_use(self.sock, self.path.remote, channel)
+        if taken and self.proof.state is not ProofState.CONFIRMED:
+            raise ProtocolError(f"channel {channel} carries another pipe")
+
     def nominate(self) -> Pipe:
         """See `CandidatePath`."""
         self._stop_timer()
-        frame = self.proof.nominate()
+        self._channel = self.owner.mux(self.sock, self.path.remote).reserve(self.owner.parity)
+        frame = self.proof.nominate(self._channel)
         pipe = self._pipe()
         self._transmit(frame)
         self._timer = asyncio.get_running_loop().call_later(self._nomination_retry(), self._renominate, pipe)
@@ -304,6 +334,7 @@ class DatagramPath(CandidatePath):
     def accept(self) -> Pipe:
         """See `CandidatePath`."""
         self._stop_timer()
+        self._channel = self.proof.channel
         return self._pipe()
 
     def _nomination_retry(self) -> float:
@@ -318,7 +349,7 @@ class DatagramPath(CandidatePath):
             or self._sent_nominations > NOMINATE_RETRIES
         ):
             return
-        self._transmit(self.proof.nominate())
+        self._transmit(self.proof.nominate(self._channel))
         self._timer = asyncio.get_running_loop().call_later(self._nomination_retry(), self._renominate, pipe)
 
     def _pipe(self) -> Pipe:
@@ -327,23 +358,22 @@ class DatagramPath(CandidatePath):
             raise ProtocolError("a pipe cannot be made before the session's secret is known")
         self.closed = True
         other = Role.RESPONDER if self.owner.role is Role.INITIATOR else Role.INITIATOR
-        return DatagramPipe(
-            self.sock,
+        pipe = DatagramPipe(
+            self.owner.mux(self.sock, self.path.remote).channel(self._channel),
             self.path.remote,
             peer=self.owner.peer_key,
             path=self.path,
             strategy=self.strategy,
             trace=self.owner.trace,
             consent=Consent(keys.of(self.owner.role), keys.of(other), asyncio.get_running_loop().time()),
-            on_frame=self._late,
+            channel=self._channel,
         )
+        self.owner.settled_on(self, pipe)
+        return pipe
 
-    def _late(self, data: bytes) -> None:
-        """A proof frame for the pipe: CONFIRM, or a NOMINATE that was repeated."""
-        try:
-            self.take(Frame.decode(data), len(data))
-        except ProtocolError as error:
-            self.owner.trace.add("confirm", Phase.NOTE, f"ignored: {error}", strategy=self.strategy)
+    def after(self, frame: Frame, size: int) -> None:
+        """A frame for a path that is a pipe already: CONFIRM, or a NOMINATE that was repeated."""
+        self.take(frame, size)
         if self.proof.state is ProofState.CONFIRMED and self.owner.role is Role.INITIATOR:
             self._stop_timer()
 

@@ -28,7 +28,7 @@ from warpgate_core.errors import (
 )
 from warpgate_core.net.edge import DatagramSocket
 from warpgate_core.net.stream import StreamLink
-from warpgate_core.pipe import Path, Pipe
+from warpgate_core.pipe import DatagramMux, Path, Pipe
 from warpgate_core.session.frames import Frame, FrameKind
 from warpgate_core.session.keys import EphemeralKey, SessionKeys
 from warpgate_core.session.messages import Message, MessageUse, SessionMessage
@@ -81,7 +81,7 @@ class Session(ABC):
         self.peer_address = peer
         self.local = engine.address()
         self.transports = transports
-        self.trace = Trace(loop.time)
+        self.trace = Trace(loop.time, self.tag.hex())
         self.signal_round_trip: float | None = None
         self.keys: SessionKeys | None = None
         self.envelope: Sealed | None = None
@@ -414,12 +414,30 @@ class Session(ABC):
         if not self._over:
             self.trace.add("prove", Phase.FAILED, str(error), strategy=path.strategy)
 
+    def mux(self, sock: DatagramSocket, remote: Endpoint) -> DatagramMux:
+        """See `PathOwner`."""
+        return self.engine.mux(sock, remote)
+
+    def channel_in_use(self, sock: DatagramSocket, remote: Endpoint, channel: int) -> bool:
+        """See `PathOwner`."""
+        return self.engine.channel_in_use(sock, remote, channel)
+
+    def settled_on(self, path: DatagramPath, pipe: Pipe) -> None:
+        """See `PathOwner`."""
+        self.engine.settled_on(self.tag, path, pipe)
+
+    @property
+    def parity(self) -> int:
+        """See `PathOwner`: the lower key has the even channels."""
+        return 0 if self.engine.identity.public_key < self.peer_key else 1
+
     def unlock(self, keys: SessionKeys) -> None:
         """Both ends share a secret from now on."""
         self.keys = keys
+        envelope = self.envelope.data if self.role is Role.RESPONDER and self.envelope is not None else None
         for path in self._paths:
             if not path.closed:
-                path.unlock(keys)
+                path.unlock(keys, envelope)
 
     # -- the end ---------------------------------------------------------------------------------
 

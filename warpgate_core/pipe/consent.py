@@ -20,18 +20,16 @@ __all__ = ["FRAME_SIZE", "Consent", "ConsentState", "Frame"]
 
 
 class Frame(enum.IntEnum):
-    """First byte of every datagram on an established pipe."""
+    """First byte of what a pipe says besides the application's messages (`pipe.mux.data_byte`)."""
 
-    DATA = 0xE6  # the rest is the application's message
     CONSENT_REQUEST = 0xE7
     CONSENT_RESPONSE = 0xE8
     CLOSE = 0xE9
-    DATA_TAGGED = 0xEA  # reserved: a message with a keyed tag in front; ignored by this version
 
     @staticmethod
     def is_proof(first: int) -> bool:
         """Whether a datagram that begins so is a frame of the path's proof (`session.frames`)."""
-        return 0xE0 <= first < Frame.DATA
+        return 0xE0 <= first < Frame.CONSENT_REQUEST
 
 
 class ConsentState(enum.Enum):

@@ -21,6 +21,7 @@ from warpgate_core.errors import InputError, PeerLostError, PipeClosedError, Pip
 from warpgate_core.net.edge import DatagramSocket
 from warpgate_core.pipe.base import SUB_ALL, Path, Pipe, Sub, check_sub
 from warpgate_core.pipe.consent import EXPIRY, Consent, ConsentState, Frame
+from warpgate_core.pipe.mux import data_byte
 from warpgate_core.trace import Trace
 
 __all__ = ["MAX_MESSAGE", "QUEUE_SIZE", "DatagramPipe"]
@@ -30,8 +31,6 @@ QUEUE_SIZE: Final = 1024 * 1024  # bytes, overhead counted: 700 full-size packet
 OVERHEAD: Final = 256  # bytes counted per queued message, so that empty ones are bounded too (4,096)
 BURST: Final = 64  # messages sent until others get their turn: about 1 ms of work
 ANSWER_TIME: Final = 1.0  # s to go on answering a repeated CLOSE: as long as the peer repeats it
-DATA: Final = Frame.DATA.value
-HEADER: Final = bytes([DATA])
 
 
 class DatagramPipe(Pipe):
@@ -42,6 +41,7 @@ class DatagramPipe(Pipe):
         remote: the peer's end; every datagram from there belongs to this pipe from now on.
         peer, path, strategy, trace: see `Pipe`.
         consent: freshness and goodbye, with the session's keys.
+        channel: which of the pipes between these two endpoints it is; see `pipe.mux`.
         on_frame: called with a frame of the path's proof that came late (a NOMINATE that was repeated,
             a CONFIRM); None ignores them.
 
@@ -60,12 +60,15 @@ class DatagramPipe(Pipe):
         strategy: str,
         trace: Trace,
         consent: Consent,
+        channel: int = 0,
         on_frame: Callable[[bytes], None] | None = None,
     ) -> None:
         super().__init__(peer=peer, path=path, strategy=strategy, trace=trace)
         self._sock = sock
         self._remote = remote
         self._consent = consent
+        self._data = data_byte(channel)
+        self._header = bytes((self._data,))
         self._on_frame = on_frame
         self._loop = asyncio.get_running_loop()
         self._queue: deque[bytes] = deque()
@@ -102,7 +105,7 @@ class DatagramPipe(Pipe):
             raise self._error()
         if len(data) > MAX_MESSAGE:
             raise InputError(f"a message of {len(data)} bytes does not fit a datagram; {MAX_MESSAGE} do")
-        self._sock.send(HEADER + data, self._remote)
+        self._sock.send(self._header + data, self._remote)
         self._burst += 1
         if self._burst >= BURST:
             self._burst = 0
@@ -167,7 +170,7 @@ class DatagramPipe(Pipe):
 
     def _received(self, data: bytes) -> None:
         """One datagram from the remote endpoint (called by the socket)."""
-        if data and data[0] == DATA:
+        if data and data[0] == self._data:
             queued = self._queued + len(data) + OVERHEAD
             if queued > QUEUE_SIZE or self._closing:
                 self.dropped += 1

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from warpgate_core.errors import ProtocolError
 from warpgate_core.strategy import Role
 
-__all__ = ["MAC", "EphemeralKey", "SessionKeys", "derive"]
+__all__ = ["MAC", "EphemeralKey", "SessionKeys", "derive", "mac"]
 
 MAC = 16  # bytes of HMAC-SHA256 kept; 2^-128 per guess (RFC 2104 section 5 allows half the digest)
 _INFO = b"warpgate session keys v1"
@@ -31,7 +31,7 @@ class SessionKeys:
     Args:
         initiator: authenticates what the initiator sends.
         responder: authenticates what the responder sends.
-        exporter: never used by this library; `Pipe.export` hands out what is derived from it.
+        exporter: not used yet: for what is to be bound to this very session, as RFC 9266 does for TLS.
     """
 
     initiator: bytes = field(repr=False)
@@ -49,12 +49,18 @@ def mac(key: bytes, data: bytes) -> bytes:
 
 
 class EphemeralKey:
-    """One X25519 key pair for one session."""
+    """One X25519 key pair for one session.
+
+    Args:
+        secret: 32 bytes, for test vectors only; None makes a new one.
+    """
 
     __slots__ = ("_private", "public")
 
-    def __init__(self) -> None:
-        self._private = X25519PrivateKey.generate()
+    def __init__(self, secret: bytes | None = None) -> None:
+        self._private = (
+            X25519PrivateKey.generate() if secret is None else X25519PrivateKey.from_private_bytes(secret)
+        )
         self.public = self._private.public_key().public_bytes_raw()
 
     def exchange(self, peer: bytes) -> bytes:

@@ -3,20 +3,29 @@
 Sans-I/O. Feed frames to `PathProof.receive` and send what it returns; ask `opening` for what to send
 first and, over UDP, to send again. States and what moves them:
 
-=================  ===========================================================================
-state              left by
-=================  ===========================================================================
-OPEN               a frame of the peer's with a right MAC -> HEARD
-HEARD              one that echoes our own nonce -> PROVEN; as initiator on a stream, HEARD with a
-                   nonce never seen in this session is enough (streams pass both ways)
-PROVEN             initiator: `nominate` -> NOMINATED; responder: NOMINATE -> CONFIRMED
-NOMINATED          initiator: CONFIRM -> CONFIRMED
-=================  ===========================================================================
+=========  =============================================  =========
+state      event                                          to
+=========  =============================================  =========
+OPEN       right MAC, no echo                             HEARD
+OPEN       the same, as initiator on a stream, if the     PROVEN
+           nonce is new in this session
+OPEN       right MAC, echoes our nonce                    PROVEN
+HEARD      right MAC, echoes our nonce                    PROVEN
+PROVEN     initiator: `nominate`                          NOMINATED
+any        responder: NOMINATE that echoes our nonce      CONFIRMED
+NOMINATED  initiator: CONFIRM that echoes our nonce       CONFIRMED
+=========  =============================================  =========
 
-A wrong MAC or echo moves nothing. Every reply is at most as long as what it answers, except where the
-frame answered was itself signed and fresh and its sender accepted (an ANSWER to an OFFER, which over UDP
-is padded, so it is not longer there either). Rejected: challenge and response before the offer, which
-would cost a round trip on every direct connection.
+HEARD can be had by a replay of what the peer sent elsewhere, so nothing hangs on it: both ends go on
+sending their opening until PROVEN. An OFFER has no MAC: it is answered and moves nothing. Neither does a
+wrong MAC, or another path's nonce as echo. No reply has more bytes than the frame it answers, except the
+ANSWER to an OFFER, which was itself signed and fresh and its sender accepted (over UDP the offer is
+padded, so that it is not longer there either). A reply echoes the nonce of the frame that it answers, so
+that frames of a path that was given up and begun anew do no harm.
+
+Rejected: challenge and response before the offer, which would cost a round trip on every direct
+connection; and an echo on streams that the responder made, which would cost one on every reverse
+connection (whoever replays a first frame there must relay the rest as well, and a relay passes any proof).
 """
 
 from __future__ import annotations
@@ -48,11 +57,11 @@ class PathProof:
     Args:
         role: this end's role in the session.
         tag: the session's tag.
-        nonce: 12 fresh random bytes for this end of this path.
+        nonce: 12 fresh random bytes for this end of this path, not all zero.
         strategy: name of the strategy that makes the path.
         stream: TCP (true) or UDP (false).
-        envelope: this end's own sealed offer (initiator) or answer (responder).
-        fresh: says of a peer's nonce whether it is new in this session, and remembers it.
+        envelope: this end's own sealed offer (initiator) or answer (responder); empty while there is none.
+        fresh: says of the peer's nonce on a stream whether it is new in this session, and remembers it.
         keys: the session's keys, if known already.
     """
 
@@ -79,16 +88,24 @@ class PathProof:
         self._fresh = fresh
         self._keys = keys
         self.peer_has_answer = False
+        self.channel = 0
         self._spoke = False
 
-    def unlock(self, keys: SessionKeys) -> None:
-        """The session's secret is known now."""
+    def unlock(self, keys: SessionKeys, envelope: bytes | None = None) -> None:
+        """The session's secret is known now.
+
+        Args:
+            keys: of the session.
+            envelope: as responder: the sealed answer, if the path was begun before there was one.
+        """
         self._keys = keys
+        if envelope is not None:
+            self._envelope = envelope
 
     @property
     def opened(self) -> bool:
-        """Whether `opening` need not be sent again: what is lost from here on, the initiator repeats."""
-        return self.state >= (ProofState.PROVEN if self.role is Role.INITIATOR else ProofState.HEARD)
+        """Whether `opening` need not be sent again: what is lost from here on, the nomination repeats."""
+        return self.proven
 
     @property
     def proven(self) -> bool:
@@ -96,18 +113,25 @@ class PathProof:
         return self.state >= ProofState.PROVEN
 
     def opening(self) -> Frame:
-        """What to send first, and over UDP again until something came back."""
+        """What to send first, and over UDP again until something came back.
+
+        Raises:
+            ProtocolError: as responder, before there is an answer.
+        """
         self._spoke = True
         if self.role is Role.INITIATOR and self._keys is None:
             return Frame(
                 FrameKind.OFFER, self.tag, self.nonce, NO_NONCE, self.strategy, envelope=self._envelope
             )
         if self.role is Role.RESPONDER and not self.peer_has_answer:
-            return self._signed(FrameKind.ANSWER, envelope=self._envelope)
-        return self._signed(FrameKind.CHECK, wants_reply=True)
+            return self._answer(NO_NONCE, self.strategy)
+        return self._signed(FrameKind.CHECK, NO_NONCE, self.strategy, wants_reply=True)
 
-    def nominate(self) -> Frame:
+    def nominate(self, channel: int = 0) -> Frame:
         """As initiator: choose this path. The frame may be sent again until CONFIRMED.
+
+        Args:
+            channel: over UDP, the pipe's channel; the same each time.
 
         Raises:
             ProtocolError: not proven, or this end does not nominate.
@@ -115,32 +139,27 @@ class PathProof:
         if self.role is not Role.INITIATOR or not self.proven:
             raise ProtocolError("only the initiator nominates, and only a proven path")
         self.state = max(self.state, ProofState.NOMINATED)
-        return self._signed(FrameKind.NOMINATE)
+        self.channel = channel
+        return self._signed(FrameKind.NOMINATE, self.peer_nonce, self.strategy, channel=channel)
 
     def receive(self, frame: Frame) -> list[Frame]:
         """Take one frame of the peer's.
 
         Args:
-            frame: with the session's tag; an ANSWER's envelope must have been opened by the session
-                (and `unlock` called) before.
+            frame: with the session's tag. The session must have opened the envelope of an ANSWER (and
+                called `unlock`) before, and have found that the envelope of an OFFER is the one it was
+                made of.
 
         Returns:
-            What to send in reply.
+            What to send in reply: nothing, or one frame.
 
         Raises:
             ProtocolError: wrong MAC, wrong echo, or a frame that this role does not get. Nothing has
                 changed then.
         """
         if frame.kind is FrameKind.OFFER and self.role is Role.RESPONDER:
-            return self._once(self._on_offer(frame))
-        keys = self._keys
-        if keys is None:
-            raise ProtocolError(f"{frame.kind.name} before the session's secret is known")
-        peer = Role.RESPONDER if self.role is Role.INITIATOR else Role.INITIATOR
-        if not frame.verify(keys.of(peer)):
-            raise ProtocolError(f"{frame.kind.name} was not made by the peer of this session")
-        if frame.echo not in (NO_NONCE, self.nonce):
-            raise ProtocolError(f"{frame.kind.name} belongs to another path")
+            return self._on_offer(frame)
+        self._authenticate(frame)
         match frame.kind, self.role:
             case ((FrameKind.ANSWER | FrameKind.CHECK), Role.INITIATOR):
                 return self._heard(frame)
@@ -153,43 +172,54 @@ class PathProof:
                 return self._on_confirm(frame)
         raise ProtocolError(f"{frame.kind.name} is not for the {self.role}")
 
+    def _authenticate(self, frame: Frame) -> None:
+        if self._keys is None:
+            raise ProtocolError(f"{frame.kind.name} before the session's secret is known")
+        peer = Role.RESPONDER if self.role is Role.INITIATOR else Role.INITIATOR
+        if frame.tag != self.tag or not frame.verify(self._keys.of(peer), stream=self.stream):
+            raise ProtocolError(f"{frame.kind.name} was not made by the peer of this session")
+        if frame.echo not in (NO_NONCE, self.nonce):
+            raise ProtocolError(f"{frame.kind.name} belongs to another path")
+
     def _once(self, replies: list[Frame]) -> list[Frame]:
         # On a stream nothing is lost, so the responder speaks once before the nomination: whatever
         # follows is the fixed-size CONFIRM, and behind that the application's bytes.
         if self.stream and self._spoke:
             return []
-        self._spoke = True
+        self._spoke = self._spoke or bool(replies)
         return replies
 
     def _on_offer(self, frame: Frame) -> list[Frame]:
-        if self.peer_nonce == NO_NONCE:
-            self.peer_nonce = frame.nonce
-        elif self.peer_nonce != frame.nonce:
-            raise ProtocolError("a second offer on the same path")
-        return [self._signed(FrameKind.ANSWER, envelope=self._envelope)]
+        if self.state is not ProofState.OPEN:  # who sent a right MAC has the answer: this one comes late
+            return []
+        return self._once([self._answer(frame.nonce, frame.strategy)])
 
     def _heard(self, frame: Frame) -> list[Frame]:
-        echoed = frame.echo == self.nonce
         if not self.proven:
-            unseen = self._fresh(frame.nonce)
-            enough = self.stream and self.role is Role.INITIATOR
-            if enough and not echoed and not unseen:
+            echoed = frame.echo == self.nonce
+            by_stream = self.stream and self.role is Role.INITIATOR
+            if by_stream and not echoed and not self._fresh(frame.nonce):
                 raise ProtocolError("a proof that was already used in this session")
-            self.peer_nonce = frame.nonce
-            self.state = ProofState.PROVEN if echoed or enough else ProofState.HEARD
-        if frame.wants_reply or frame.kind is FrameKind.ANSWER or not echoed:
+            if echoed or by_stream:
+                self.peer_nonce = frame.nonce
+                self.state = ProofState.PROVEN
+            else:
+                self.state = ProofState.HEARD
+        if frame.kind is FrameKind.ANSWER or frame.wants_reply:
             # Who nominates asks until it knows that packets pass both ways; the other end only replies.
             asks = self.role is Role.INITIATOR and not self.proven
-            return [self._signed(FrameKind.CHECK, wants_reply=asks)]
+            return [self._signed(FrameKind.CHECK, frame.nonce, frame.strategy, wants_reply=asks)]
         return []
 
     def _on_nominate(self, frame: Frame) -> list[Frame]:
         if frame.echo != self.nonce:
             raise ProtocolError("NOMINATE without this path's nonce")
         self.peer_nonce = frame.nonce
+        self.peer_has_answer = True
         self.strategy = frame.strategy
+        self.channel = frame.channel
         self.state = ProofState.CONFIRMED
-        return [self._signed(FrameKind.CONFIRM)]
+        return [self._signed(FrameKind.CONFIRM, frame.nonce, "")]
 
     def _on_confirm(self, frame: Frame) -> list[Frame]:
         if self.state < ProofState.NOMINATED or frame.echo != self.nonce:
@@ -197,9 +227,20 @@ class PathProof:
         self.state = ProofState.CONFIRMED
         return []
 
-    def _signed(self, kind: FrameKind, *, wants_reply: bool = False, envelope: bytes = b"") -> Frame:
-        if self._keys is None:
-            raise ProtocolError(f"{kind.name} cannot be made before the session's secret is known")
-        name = "" if kind is FrameKind.CONFIRM else self.strategy
-        frame = Frame(kind, self.tag, self.nonce, self.peer_nonce, name, wants_reply, envelope)
-        return frame.signed(self._keys.of(self.role))
+    def _answer(self, echo: bytes, name: str) -> Frame:
+        return self._signed(FrameKind.ANSWER, echo, name, envelope=self._envelope)
+
+    def _signed(
+        self,
+        kind: FrameKind,
+        echo: bytes,
+        name: str,
+        *,
+        wants_reply: bool = False,
+        envelope: bytes = b"",
+        channel: int = 0,
+    ) -> Frame:
+        if self._keys is None or (kind is FrameKind.ANSWER and not envelope):
+            raise ProtocolError(f"{kind.name} cannot be made before there is an answer")
+        frame = Frame(kind, self.tag, self.nonce, echo, name, wants_reply, envelope, channel)
+        return frame.signed(self._keys.of(self.role), stream=self.stream)
