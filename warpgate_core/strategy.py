@@ -202,6 +202,15 @@ class Attempt(ABC):
         """Prove a TCP connection that the strategy made by its own means. Takes over its ownership."""
 
     @abstractmethod
+    def accept_stream(self, link: StreamLink) -> None:
+        """Hand over a TCP connection that came in at a listener of the strategy's own.
+
+        For use as ``StreamLink(attempt.accept_stream)`` in the listener's protocol factory. Whoever is
+        there must say within seconds which session it belongs to, and prove it, as at the node's own
+        listener; else the connection is closed. The race has the path once it is proven.
+        """
+
+    @abstractmethod
     async def check(
         self, remote: Endpoint, *, sock: DatagramSocket | None = None, kind: str = "host"
     ) -> Path:

@@ -110,6 +110,14 @@ class SessionAttempt(Attempt):
             path.close()
             raise
 
+    def accept_stream(self, link: StreamLink) -> None:
+        """See `Attempt`: as if it had come in at the node's own listener."""
+        accept = self._session.engine.edge.on_stream
+        if accept is None:
+            link.abort()
+        else:
+            accept(link)
+
     async def check(
         self, remote: Endpoint, *, sock: DatagramSocket | None = None, kind: str = "host"
     ) -> Path:
