@@ -41,13 +41,14 @@ CONFIRM_SIZE = HEADER + _FIXED  # no other kind is as short
 MAX_FRAME = HEADER + _FIXED + MAX_NAME + MAX_ENVELOPE
 _WANTS_REPLY = 1
 _CHANNEL_SHIFT = 2
+_CHANNEL = 0xFF << _CHANNEL_SHIFT & 0xFF
 # In the MAC only, never on the wire: IP protocol numbers (RFC 9293, RFC 768).
 _OVER_STREAM = 6
 _OVER_DATAGRAM = 17
 
 
 class FrameKind(enum.IntEnum):
-    """First byte of a frame. What follows on an established UDP pipe (0xE6 to 0xEA) is the pipe's own."""
+    """First byte of a frame. Our other first bytes belong to UDP pipes (`pipe.mux`, `pipe.consent`)."""
 
     OFFER = 0xE0
     ANSWER = 0xE1
@@ -61,6 +62,7 @@ _KINDS = frozenset(FrameKind)
 _CARRIERS = frozenset((FrameKind.OFFER, FrameKind.ANSWER, FrameKind.REFUSAL))  # of an envelope
 _UNKEYED = frozenset((FrameKind.OFFER, FrameKind.REFUSAL))  # made before both ends share a key
 _NAMELESS = frozenset((FrameKind.REFUSAL, FrameKind.CONFIRM))
+_FLAGS = {FrameKind.CHECK: _WANTS_REPLY, FrameKind.NOMINATE: _CHANNEL}
 _ECHOING = frozenset((FrameKind.REFUSAL, FrameKind.NOMINATE, FrameKind.CONFIRM))
 
 
@@ -139,8 +141,7 @@ class Frame:
         name = reader.text("strategy", MAX_NAME)
         kind = FrameKind(data[0])
         wants_reply, channel = flags == _WANTS_REPLY, flags >> _CHANNEL_SHIFT
-        known = flags & 3 == 0 if kind is FrameKind.NOMINATE else flags == 0 or kind is FrameKind.CHECK
-        if not known or (kind is FrameKind.CHECK and flags & ~_WANTS_REPLY):
+        if flags & ~_FLAGS.get(kind, 0):
             raise ProtocolError(f"{kind.name} with flags 0x{flags:02x}, which this version does not know")
         frame = cls(kind, tag, nonce, echo, name, wants_reply, reader.rest(), channel, code)
         frame._check_fields()

@@ -1,8 +1,10 @@
 """What two nodes say to each other inside sealed envelopes: offer, answer, refusal, message, end.
 
 One offer and one answer serve all strategies together: each contributes a section. The envelope around
-them is signed and sealed, so nothing here carries a signature of its own. Rejected: JSON and CBOR (an
-offer must fit one 1,200-byte datagram together with the address and all sections).
+them is signed and sealed, so nothing here carries a signature of its own. Each value has one encoding, and
+a reader insists on it; only an unknown refusal code is read as `OTHER`, so that more can be added. Kind,
+version and session stand first in every version. Rejected: JSON and CBOR (an offer must fit one
+1,200-byte datagram together with the address and all sections).
 """
 
 from __future__ import annotations
@@ -10,8 +12,9 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
-from warpgate_core.errors import ProtocolError
+from warpgate_core.errors import InputError, ProtocolError
 from warpgate_core.session.wire import Reader, Writer
+from warpgate_core.strategy import MAX_SECTION, is_valid_name
 
 __all__ = [
     "MAX_SECTIONS",
@@ -31,11 +34,11 @@ PROTOCOL_VERSION = 1
 SESSION_ID = 16
 EPHEMERAL = 32  # an X25519 public key (RFC 7748)
 DIGEST = 32
-MAX_SECTIONS = 24
-MAX_SECTION = 512  # the same bound as in the strategy contract
-MAX_ADDRESS = 1_024
-MAX_TEXT = 200
-MAX_NAME = 24
+MAX_SECTIONS = 24  # three times the strategies that we know of; 24 full ones still fit an envelope
+MAX_ADDRESS = 1_024  # the largest address there is (docs/protocol-address.md)
+MAX_TEXT = 200  # one line for a person
+MAX_NAME = 24  # as in the strategy contract
+MAX_TIMEOUT_MS = 0xFFFFFFFF
 _TRANSPORTS = {"tcp": 1, "udp": 2}
 
 
@@ -90,10 +93,15 @@ class Offer:
     sections: dict[str, bytes | None] = field(default_factory=dict)
 
     def encode(self) -> bytes:
-        """The payload for an envelope."""
+        """The payload for an envelope.
+
+        Raises:
+            InputError: more than `MAX_SECTIONS` sections.
+        """
         bits = sum(_TRANSPORTS[name] for name in self.transports)
-        out = Writer().uint(Kind.OFFER, 1).uint(PROTOCOL_VERSION, 1).raw(self.session).raw(self.ephemeral)
-        out.uint(bits, 1).uint(min(round(self.timeout * 1000), 0xFFFFFFFF), 4).blob(self.address, 2)
+        milliseconds = round(max(0.0, min(self.timeout * 1000, MAX_TIMEOUT_MS)))
+        out = _head(Kind.OFFER, self.session).raw(self.ephemeral)
+        out.uint(bits, 1).uint(milliseconds, 4).blob(self.address, 2)
         return bytes(_write_sections(out, self.sections))
 
 
@@ -109,8 +117,9 @@ class Answer:
 
     def encode(self) -> bytes:
         """The payload for an envelope."""
-        out = Writer().uint(Kind.ANSWER, 1).uint(PROTOCOL_VERSION, 1).raw(self.session)
-        out.raw(self.offer_digest).raw(self.ephemeral).blob(self.address, 2)
+        out = (
+            _head(Kind.ANSWER, self.session).raw(self.offer_digest).raw(self.ephemeral).blob(self.address, 2)
+        )
         return bytes(_write_sections(out, self.sections))
 
 
@@ -125,13 +134,13 @@ class Refusal:
 
     def encode(self) -> bytes:
         """The payload for an envelope."""
-        out = Writer().uint(Kind.REFUSAL, 1).uint(PROTOCOL_VERSION, 1).raw(self.session)
-        return bytes(out.raw(self.offer_digest).uint(self.code, 1).blob(_ascii(self.text), 1))
+        out = _head(Kind.REFUSAL, self.session).raw(self.offer_digest)
+        return bytes(out.uint(self.code, 1).blob(_ascii(self.text), 1))
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One strategy to its counterpart. `use` says what `data` is."""
+    """One strategy to its counterpart. `use` says what `data` is; of `FAILED`, a line of printable ASCII."""
 
     session: bytes
     strategy: str
@@ -140,8 +149,10 @@ class Message:
 
     def encode(self) -> bytes:
         """The payload for an envelope."""
-        out = Writer().uint(Kind.MESSAGE, 1).uint(PROTOCOL_VERSION, 1).raw(self.session)
-        return bytes(out.uint(self.use, 1).blob(self.strategy.encode(), 1).blob(self.data, 2))
+        failed = self.use is MessageUse.FAILED
+        data = _ascii(self.data.decode("ascii", "replace")) if failed else self.data
+        out = _head(Kind.MESSAGE, self.session).uint(self.use, 1)
+        return bytes(out.blob(self.strategy.encode(), 1).blob(data, 2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +165,8 @@ class End:
 
     def encode(self) -> bytes:
         """The payload for an envelope."""
-        out = Writer().uint(Kind.END, 1).uint(PROTOCOL_VERSION, 1).raw(self.session)
-        out.blob(_ascii(self.text), 1).uint(min(len(self.report), MAX_SECTIONS), 1)
+        out = _head(Kind.END, self.session).blob(_ascii(self.text), 1)
+        out.uint(min(len(self.report), MAX_SECTIONS), 1)
         for name, line in self.report[:MAX_SECTIONS]:
             out.blob(name.encode(), 1).blob(_ascii(line), 1)
         return bytes(out)
@@ -190,10 +201,7 @@ def decode(payload: bytes) -> SessionMessage:
             known = RefusalCode(code) if code in tuple(RefusalCode) else RefusalCode.OTHER
             message = Refusal(session, digest, known, reader.text("text", MAX_TEXT))
         case Kind.MESSAGE:
-            use, name = reader.uint(1, "use"), _read_name(reader)
-            if use not in tuple(MessageUse):
-                raise ProtocolError(f"unknown use of a message: {use}")
-            message = Message(session, name, reader.blob(2, "data", MAX_SECTION), MessageUse(use))
+            message = _read_message(reader, session)
         case Kind.END:
             text = reader.text("text", MAX_TEXT)
             count = _count(reader)
@@ -210,15 +218,34 @@ def decode(payload: bytes) -> SessionMessage:
 
 def _read_offer(reader: Reader, session: bytes) -> Offer:
     ephemeral, bits = reader.raw(EPHEMERAL, "ephemeral key"), reader.uint(1, "transports")
+    if not 1 <= bits <= sum(_TRANSPORTS.values()):
+        raise ProtocolError(f"the offer's transports are 0x{bits:02x}; TCP, UDP or both can be offered")
     transports = frozenset(name for name, bit in _TRANSPORTS.items() if bits & bit)
-    if not transports:
-        raise ProtocolError("the offer accepts neither TCP nor UDP")
     timeout = reader.uint(4, "timeout") / 1000
     address = reader.blob(2, "address", MAX_ADDRESS)
     return Offer(session, ephemeral, transports, timeout, address, _read_sections(reader))
 
 
+def _read_message(reader: Reader, session: bytes) -> Message:
+    use, name = reader.uint(1, "use"), _read_name(reader)
+    data = reader.blob(2, "data", MAX_SECTION)
+    if use not in tuple(MessageUse):
+        raise ProtocolError(f"unknown use of a message: {use}")
+    if use == MessageUse.FAILED and data != _ascii(data.decode("ascii", "replace")):
+        raise ProtocolError(f"a failure is told in at most {MAX_TEXT} printable ASCII characters")
+    return Message(session, name, data, MessageUse(use))
+
+
+def _head(kind: Kind, session: bytes) -> Writer:
+    return Writer().uint(kind, 1).uint(PROTOCOL_VERSION, 1).raw(session)
+
+
 def _write_sections(out: Writer, sections: dict[str, bytes | None]) -> Writer:
+    if len(sections) > MAX_SECTIONS:
+        raise InputError(
+            f"{len(sections)} strategies do not fit one offer, at most {MAX_SECTIONS} do; disable some, or "
+            "name those to use"
+        )
     out.uint(len(sections), 1)
     for name, data in sorted(sections.items()):
         out.blob(name.encode(), 1).uint(data is not None, 1)
@@ -229,12 +256,16 @@ def _write_sections(out: Writer, sections: dict[str, bytes | None]) -> Writer:
 
 def _read_sections(reader: Reader) -> dict[str, bytes | None]:
     sections: dict[str, bytes | None] = {}
+    last = ""
     for _ in range(_count(reader)):
         name = _read_name(reader)
-        if name in sections:
-            raise ProtocolError(f"two sections are named {name!r}")
+        if name <= last:
+            raise ProtocolError(f"section {name!r} stands after {last!r}; they come once, in order of name")
         present = reader.uint(1, "present")
+        if present > 1:
+            raise ProtocolError(f"section {name!r} is there (1) or follows later (0), not {present}")
         sections[name] = reader.blob(2, f"section {name}", MAX_SECTION) if present else None
+        last = name
     return sections
 
 
@@ -246,7 +277,10 @@ def _count(reader: Reader) -> int:
 
 
 def _read_name(reader: Reader) -> str:
-    return reader.text("strategy", MAX_NAME)
+    name = reader.text("strategy", MAX_NAME)
+    if not is_valid_name(name):
+        raise ProtocolError(f"{name!r} cannot be the name of a strategy")
+    return name
 
 
 def _ascii(text: str) -> bytes:

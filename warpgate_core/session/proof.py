@@ -214,6 +214,11 @@ class PathProof:
     def _on_nominate(self, frame: Frame) -> list[Frame]:
         if frame.echo != self.nonce:
             raise ProtocolError("NOMINATE without this path's nonce")
+        if self.stream and frame.channel:
+            raise ProtocolError("a stream has no channels")
+        known = self.peer_nonce, self.channel
+        if self.state is ProofState.CONFIRMED and (frame.nonce, frame.channel) != known:
+            raise ProtocolError("a nomination that differs from the one that was confirmed")
         self.peer_nonce = frame.nonce
         self.peer_has_answer = True
         self.strategy = frame.strategy
