@@ -250,7 +250,9 @@ class Engine:
         pipe.add_close_callback(lambda _: self._unsettle(tag))
 
     def _unsettle(self, tag: bytes) -> None:
-        self._settled.pop(tag, None)
+        path = self._settled.pop(tag, None)
+        if path is not None:
+            path.retire()
 
     # -- sessions --------------------------------------------------------------------------------
 
@@ -325,6 +327,8 @@ class Engine:
         return True
 
     def _dispatch(self, message: SessionMessage, envelope: Envelope) -> None:
+        if self._closed:
+            return
         session = self._sessions.get(message.session[:8])
         if session is not None:
             if session.peer_key == envelope.sender and session.session_id == message.session:
@@ -347,6 +351,8 @@ class Engine:
     def _on_datagram(self, data: bytes, remote: Endpoint, sock: DatagramSocket) -> None:
         """From the edge: a datagram that is not STUN and belongs to no pipe."""
         try:
+            if self._closed:
+                return
             frame = Frame.decode(data)
             settled = self._settled.get(frame.tag)
             if settled is not None:

@@ -377,6 +377,10 @@ class DatagramPath(CandidatePath):
         if self.proof.state is ProofState.CONFIRMED and self.owner.role is Role.INITIATOR:
             self._stop_timer()
 
+    def retire(self) -> None:
+        """The pipe that was made of it has ended."""
+        self._stop_timer()
+
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()

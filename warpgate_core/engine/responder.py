@@ -26,7 +26,9 @@ __all__ = ["ResponderSession"]
 
 MAX_TIMEOUT = 60.0  # s that an initiator may keep a session of ours alive
 EARLY = 16  # datagrams kept until the answer exists, some 20 ms
-LATE = 2.0  # s added to the initiator's own time-out: a nomination sent at the last moment still counts
+LATE = (
+    5.0  # s added to the initiator's own time-out: its last word may be retransmitted three times (RFC 6298)
+)
 
 
 class ResponderSession(Session):
