@@ -105,13 +105,14 @@ class StrategyError(NetworkError):
     """One strategy did not come to a path.
 
     Args:
-        strategy: its name.
+        strategy: its name; empty if it is what all of them wait for.
         stage: how far it came, a short phrase ("waiting for an answer", "dialling 203.0.113.4:9").
         detail: one sentence for a person: why, and what would help.
     """
 
     def __init__(self, strategy: str, stage: str, detail: str) -> None:
-        super().__init__(f"{strategy}: {detail} (while {stage})" if stage else f"{strategy}: {detail}")
+        text = f"{strategy}: {detail}" if strategy else detail
+        super().__init__(f"{text} (while {stage})" if stage else text)
         self.strategy = strategy
         self.stage = stage
         self.detail = detail

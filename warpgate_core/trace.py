@@ -7,12 +7,16 @@ same events. It is bounded, and holds no secret: endpoints, names and reasons on
 from __future__ import annotations
 
 import enum
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-__all__ = ["MAX_EVENTS", "Phase", "Trace", "TraceEvent"]
+__all__ = ["MAX_EVENTS", "MAX_NOTES", "Phase", "Trace", "TraceEvent"]
+
+_LOG = logging.getLogger("warpgate")
 
 MAX_EVENTS = 2_000  # a hostile peer must not grow it; a probe race of 256 sockets fits (measured: 700)
+MAX_NOTES = 1_500  # events; later notes are dropped, so that notes alone never crowd out the steps
 
 
 class Phase(enum.StrEnum):
@@ -48,6 +52,8 @@ class TraceEvent:
 class Trace:
     """An append-only, bounded list of events with live watchers.
 
+    What is dropped because the trace is full is counted in `dropped`.
+
     Args:
         now: monotonic seconds.
         session: what names the session at both ends, so that two people can compare their traces.
@@ -73,7 +79,10 @@ class Trace:
         return self._now() - self._start
 
     def watch(self, watcher: Callable[[TraceEvent], None]) -> Callable[[], None]:
-        """Call `watcher` with each event from now on; returns what ends it."""
+        """Call `watcher` with each event from now on; returns what ends it.
+
+        A watcher that raises is logged and called no more: it looks on, and decides nothing.
+        """
         self._watchers.append(watcher)
         return lambda: self._watchers.remove(watcher) if watcher in self._watchers else None
 
@@ -81,10 +90,14 @@ class Trace:
         self, step: str, phase: Phase, detail: str = "", *, strategy: str = "", remote: bool = False
     ) -> None:
         """Record one event now."""
-        if len(self._events) >= MAX_EVENTS:
+        if len(self._events) >= (MAX_NOTES if phase is Phase.NOTE else MAX_EVENTS):
             self.dropped += 1
             return
         event = TraceEvent(self.elapsed, strategy, step, phase, detail, remote)
         self._events.append(event)
         for watcher in tuple(self._watchers):
-            watcher(event)
+            try:
+                watcher(event)
+            except Exception:  # noqa: BLE001 - a broken display must not break a connection
+                _LOG.exception("a watcher of a trace failed and is not called again")
+                self._watchers = [known for known in self._watchers if known is not watcher]

@@ -42,19 +42,20 @@ def explain(
         return f"{name} could not be told that we are calling ({signal_failure.detail}), and {reached}"
     if not answered:
         return f"{name} received the offer but did not answer it: {why}"
+    if Tier.RELAY in tiers:
+        return f"{name} answered, but no path came about: {why}"
     ours, theirs = _behaviour(local), _behaviour(peer)
-    if ours and theirs and Tier.RELAY not in tiers:
-        return (
-            f"{name} answered, but no path came about ({why}): this side is {ours}, the peer is {theirs}, "
-            "and no relay took part; install warpgate-turn and name a TURN server"
-        )
-    return f"{name} answered, but no path came about: {why}"
+    between = f": this side is {ours}, the peer is {theirs}" if ours and theirs else ""
+    return (
+        f"{name} answered, but no path came about ({why}){between}; no relay took part, so install "
+        "warpgate-turn and name a TURN server"
+    )
 
 
 def _behaviour(address: NodeAddress) -> str:
-    """The best known NAT among an address's interfaces; "" if one of them has none."""
-    mappings = {face.nat.mapping for face in address.interfaces}
-    if not mappings or Mapping.NONE in mappings:
+    """The best known NAT among an address's interfaces; "" if one of them has none, or nothing is known."""
+    known = [face.nat for face in address.interfaces if face.nat.mapping is not Mapping.UNKNOWN]
+    best = min(known, key=lambda nat: nat.mapping, default=None)
+    if best is None or best.mapping is Mapping.NONE:
         return ""
-    best = min(address.interfaces, key=lambda face: face.nat.mapping or Mapping.APDM)
-    return f"behind a {best.nat.label} NAT"
+    return f"behind {'an' if best.label[0] in 'aeiou' else 'a'} {best.label} NAT"

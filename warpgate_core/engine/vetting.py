@@ -25,7 +25,7 @@ class Vetter:
 
     Args:
         faces: this node's interfaces.
-        infrastructure: endpoints of our own brokers, STUN and TURN servers.
+        infrastructure: endpoints of our own brokers, STUN and TURN servers, in canonical form.
     """
 
     faces: tuple[LocalInterface, ...]
@@ -41,7 +41,7 @@ class Vetter:
             ip = ipaddress.ip_address(endpoint.host)
         except ValueError as error:
             raise VettingError(f"{endpoint.host!r} is not a numeric address") from error
-        reason = self._objection(endpoint, ip)
+        reason = self._objection(Endpoint(str(ip), endpoint.port), ip)
         if reason:
             raise VettingError(f"{endpoint} was named by the peer and is not sent to: {reason}")
         return endpoint

@@ -99,13 +99,8 @@ class Agreement:
         """The path nominated, once it is."""
         return self._choice
 
-    @property
-    def exhausted(self) -> bool:
-        """Nothing is proven and nobody can still bring anything."""
-        return not self._proven and not any(self._pending.values())
-
     def proven(self, candidate: Candidate, now: float) -> None:
-        """A path has proven itself."""
+        """A path has proven itself. What is known of a key already is not changed."""
         self._proven.setdefault(candidate.key, (now, candidate))
 
     def lost(self, key: Hashable) -> None:
@@ -121,13 +116,18 @@ class Agreement:
             self._pending[strategy] = {cost for cost in self._pending[strategy] if cost[1] != kind}
 
     def decide(self, now: float) -> Decision:
-        """Choose, or say when to ask again. Once chosen, the answer never changes."""
+        """Choose, or say when to ask again. Once chosen, the answer never changes.
+
+        The latest moment of a decision is fixed by the first path of the best class that is proven: for a
+        relay the end of the patience, for a UDP path at most `UDP_HOLD_MAX` after its proof.
+        """
         if self._choice is not None:
             return Decision(self._choice, None)
         if not self._proven:
             return Decision(None, None)
-        since, best = min(self._proven.values(), key=lambda item: (item[1].cost, item[1].rank, item[0]))
-        until = self._held_until(since, best)
+        _, best = min(self._proven.values(), key=lambda item: (item[1].cost, item[1].rank, item[0]))
+        # The first of its class sets the wait: another path of the same class must not prolong it.
+        until = min(self._held_until(*item) for item in self._proven.values() if item[1].cost == best.cost)
         if now >= until:
             self._choice = best.key
             return Decision(best.key, None)

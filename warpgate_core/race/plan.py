@@ -7,7 +7,8 @@ attempts, 30 ms on a LAN, and a failure starts the next at once (the strategies 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from warpgate_core.address import NodeAddress
@@ -18,6 +19,8 @@ from warpgate_core.race.agreement import Hold
 from warpgate_core.strategy import Role, Strategy, Tier
 
 __all__ = ["Plan", "Target", "order_targets", "plan_race"]
+
+_LOG = logging.getLogger("warpgate.race")
 
 ATTEMPT_DELAY = 0.250  # RFC 8305 section 5
 LAN_DELAY = 0.030  # a LAN answers within a few ms; ten times a slow one
@@ -88,9 +91,20 @@ def plan_race(
         spec = strategy.spec
         if spec.transports & transports:
             starts[spec.name] = 0.0
-            runners[spec.name] = (strategy.plausible(role, local, peer) & transports, spec.tier)
+            runners[spec.name] = (_plausible(strategy, role, local, peer) & transports, spec.tier)
             relay_won |= spec.name == last_winner and spec.tier is Tier.RELAY
     return Plan(starts, runners, Hold(min(patience, RELAY_AGAIN) if relay_won else patience))
+
+
+def _plausible(strategy: type[Strategy], role: Role, local: NodeAddress, peer: NodeAddress) -> frozenset[str]:
+    """What the strategy says of itself; all that it can, if a plugin's own answer is none."""
+    try:
+        return frozenset(strategy.plausible(role, local, peer)) & strategy.spec.transports
+    except Exception:  # noqa: BLE001 - one broken plugin must not end the others' race
+        _LOG.exception(
+            "plausible() of strategy %s failed; all its transports are assumed", strategy.spec.name
+        )
+        return strategy.spec.transports
 
 
 def order_targets(local: Iterable[LocalInterface], peer: NodeAddress) -> list[Target]:
@@ -144,14 +158,19 @@ def _interleave(targets: list[Target]) -> list[Target]:
 def _same_link(
     faces: list[LocalInterface], internal: Endpoint, external: Endpoint | None
 ) -> LocalInterface | None:
-    for face in faces:
-        if face.internal.host == internal.host:
-            return face
-        if face.prefix:
-            bits = 32 if face.family is Family.IP4 else 128
-            shift = bits - face.prefix
-            if int(face.internal.ip) >> shift == int(internal.ip) >> shift:
-                return face
-        if external and face.external and face.external.host == external.host:
-            return face
-    return None
+    """The interface of ours that shares a link with the peer's; the surest sign counts first."""
+    signs: tuple[Callable[[LocalInterface], bool], ...] = (
+        lambda face: face.internal.host == internal.host,  # the same machine
+        lambda face: _on_link(face, internal),
+        lambda face: (
+            external is not None and face.external is not None and face.external.host == external.host
+        ),
+    )
+    return next((face for sign in signs for face in faces if sign(face)), None)
+
+
+def _on_link(face: LocalInterface, remote: Endpoint) -> bool:
+    if not face.prefix:
+        return False
+    shift = (32 if face.family is Family.IP4 else 128) - face.prefix
+    return int(face.internal.ip) >> shift == int(remote.ip) >> shift
