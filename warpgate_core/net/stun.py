@@ -3,14 +3,16 @@
 aioice's codec does the parsing; this file stands guard around it: whatever comes in, the outcome is a
 `BindingReply` or a `ProtocolError`. Rejected: aioice's `Transaction` (it takes an answer from any
 source, and waits 500 ms before it tries again), and a codec of our own (theirs is tested and complete).
+The codec is imported when the first message is made: importing aioice brings a DNS library along (75 ms).
 """
 
 from __future__ import annotations
 
+import functools
+import importlib
 import struct
 from dataclasses import dataclass
-
-from aioice import stun
+from typing import Any
 
 from warpgate_core.endpoint import Endpoint
 from warpgate_core.errors import ProtocolError
@@ -23,6 +25,7 @@ __all__ = [
     "BindingReply",
     "encode_request",
     "is_stun",
+    "load_codec",
     "parse_reply",
     "reply_length",
     "transaction_of",
@@ -50,6 +53,12 @@ class BindingReply:
     software: str = ""
 
 
+@functools.cache
+def load_codec() -> Any:
+    """The module `aioice.stun`. Blocks the first time; a node calls it in a thread before it starts."""
+    return importlib.import_module("aioice.stun")
+
+
 def encode_request(transaction: bytes, *, change_ip: bool = False, change_port: bool = False) -> bytes:
     """A binding request.
 
@@ -59,6 +68,7 @@ def encode_request(transaction: bytes, *, change_ip: bool = False, change_port: 
         change_port: ask it to answer from its other port.
     """
     flags = (_CHANGE_IP if change_ip else 0) | (_CHANGE_PORT if change_port else 0)
+    stun = load_codec()
     message = stun.Message(
         stun.Method.BINDING,
         stun.Class.REQUEST,
@@ -107,6 +117,7 @@ def parse_reply(data: bytes) -> BindingReply:
     if len(data) > MAX_MESSAGE or not is_stun(data):
         raise ProtocolError("a datagram that is not a STUN message")
     try:
+        stun = load_codec()
         message = stun.parse_message(data)
     except (ValueError, struct.error, IndexError, KeyError) as error:
         raise ProtocolError(f"a damaged STUN message: {error}") from error

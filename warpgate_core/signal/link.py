@@ -8,20 +8,27 @@ Everything else happens in callbacks. Time is the loop's own, which never jumps.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from warpgate_core.errors import BrokerError
+from warpgate_core.net.threads import in_thread
 from warpgate_core.signal.brokers import Broker
 from warpgate_core.signal.dial import Dialer
-from warpgate_core.signal.mqtt import MqttClient
 from warpgate_core.signal.timing import Backoff, RoundTrip
 
 __all__ = ["CONNECT_TIMEOUT", "BrokerLink", "LinkState"]
+
+if TYPE_CHECKING:
+    from warpgate_core.signal.mqtt import MqttClient
+
+_CLIENT: Final = "warpgate_core.signal.mqtt"
 
 _LOG = logging.getLogger("warpgate.signal")
 
@@ -207,8 +214,10 @@ class BrokerLink:
         client: MqttClient | None = None
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
+                # The MQTT library takes 60 ms to import: not the event loop's, nor `import warpgate_core`'s.
+                mqtt = await in_thread("import", partial(importlib.import_module, _CLIENT))
                 stream = await self._dialer.open(self.broker)
-                self._client = client = MqttClient(stream, self.broker, self._received)
+                self._client = client = mqtt.MqttClient(stream, self.broker, self._received)
                 await client.start(CONNECT_TIMEOUT)
             await self._stay(client)
         finally:
