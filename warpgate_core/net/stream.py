@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 from warpgate_core.endpoint import Endpoint
 from warpgate_core.errors import PeerLostError, PipeClosedError, PipeError, WarpgateError
@@ -78,8 +78,7 @@ class StreamLink(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection stands (called by the event loop)."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is none, but acts as one
         peer = transport.get_extra_info("peername")
         self.local = Endpoint.of(transport.get_extra_info("sockname") or UNKNOWN)
         self.remote = Endpoint.of(peer or UNKNOWN)

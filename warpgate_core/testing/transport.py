@@ -146,7 +146,7 @@ class MemoryTransport(asyncio.Transport):
                 self._finish(None)
 
     def abort(self) -> None:
-        """Close at once and discard what is buffered. As on a real loop the kernel still sends what it took."""
+        """Close at once; discard what is buffered, but not what the kernel took (as asyncio does)."""
         self._buffer.clear()
         if self._protocol is None:
             self._connection.abort()
