@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +11,9 @@ import pytest
 
 from tests.lab import Client, Delay, Host, Lab, LabError, Nat
 
-# A round trip may be this much off what was asked, as a median over many. The forwarder itself is late by
-# 0.03 ms at the median and 0.1 ms at the 99th percentile; the rest is room for a busy machine.
-TOLERANCE = 0.004
+# No packet may be early, and the fastest of many may be this late: the slower ones tell how busy the
+# machine is. The forwarder itself is late by 0.03 ms at the median and 0.1 ms at the 99th percentile.
+TOLERANCE = 0.002
 ROUNDS = 21
 LOST_OF = 4000  # packets in a loss test
 BATCH = 200  # packets before the receiver's buffer is emptied; divides LOST_OF
@@ -56,8 +55,7 @@ def test_delay_is_what_was_asked(lab: Lab, up: float, down: float) -> None:
     with sockets(a, net.server("server")) as (inner, outer):
         ways = round_trips(inner, outer)
     for asked, measured in ((up, [way[0] for way in ways]), (down, [way[1] for way in ways])):
-        assert min(measured) >= asked
-        assert statistics.median(measured) <= asked + TOLERANCE
+        assert asked <= min(measured) <= asked + TOLERANCE
 
 
 def test_delay_adds_up_over_two_lines(lab: Lab) -> None:
@@ -65,8 +63,7 @@ def test_delay_adds_up_over_two_lines(lab: Lab) -> None:
     a = net.home("a", Nat.PORT_RESTRICTED, delay=0.010)
     with sockets(a, net.server("server", delay=0.015)) as (inner, outer):
         ways = round_trips(inner, outer)
-    assert min(up + down for up, down in ways) >= 0.050
-    assert statistics.median(up + down for up, down in ways) <= 0.050 + TOLERANCE
+    assert 0.050 <= min(up + down for up, down in ways) <= 0.050 + TOLERANCE
 
 
 def test_delay_can_be_changed(lab: Lab) -> None:
@@ -75,8 +72,8 @@ def test_delay_can_be_changed(lab: Lab) -> None:
     with sockets(a, net.server("server")) as (inner, outer):
         a.home.line.set_delay(Delay(0.030), Delay(0.0))
         ways = round_trips(inner, outer)
-    assert 0.030 <= statistics.median(way[0] for way in ways) <= 0.030 + TOLERANCE
-    assert statistics.median(way[1] for way in ways) <= TOLERANCE
+    assert 0.030 <= min(way[0] for way in ways) <= 0.030 + TOLERANCE
+    assert min(way[1] for way in ways) <= TOLERANCE
 
 
 def test_a_line_without_delay_cannot_be_given_one(lab: Lab) -> None:
@@ -90,11 +87,15 @@ def test_the_forwarder_is_hardly_late(lab: Lab) -> None:
     net = lab.internet()
     a = net.home("a", delay=0.005)
     with sockets(a, net.server("server")) as (inner, outer):
+        before = lab.forwarder.statistics()
         round_trips(inner, outer)
-    statistics_ = lab.forwarder.statistics()
-    assert statistics_["packets"] >= 2 * ROUNDS
-    assert 0 <= statistics_["late_p50"] < 0.002
-    assert statistics_["lines"][a.home.line.name]["dropped"] == [0, 0]
+        after = lab.forwarder.statistics()
+    assert after["packets"] >= 2 * ROUNDS
+    assert 0 <= after["late_p50"] < TOLERANCE
+    line = a.home.line.name
+    assert after["lines"][line]["dropped"] == before["lines"][line]["dropped"]
+    carried = zip(before["lines"][line]["carried"], after["lines"][line]["carried"], strict=True)
+    assert all(now - then >= ROUNDS for then, now in carried)
 
 
 def test_rate_is_limited(lab: Lab) -> None:
