@@ -43,6 +43,8 @@ LAYERS = (
     "compose",
     "node",
     "connect",
+    "testing.stage",
+    "testing.checks",
     "testing.conformance",
     "testing.pytest_plugin",
     "cli",

@@ -35,7 +35,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrise a test that asks for ``warpgate_check`` with every check of the kit."""
     if FIXTURE not in metafunc.fixturenames:
         return
-    from warpgate_core.testing.conformance import CHECKS, Subject  # only who uses the kit pays for it
+    from warpgate_core.testing.checks import CHECKS  # only who uses the kit pays for it
+    from warpgate_core.testing.stage import Subject
 
     marker = metafunc.definition.get_closest_marker(MARKER)
     if marker is None:
