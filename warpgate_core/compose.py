@@ -22,7 +22,6 @@ from warpgate_core.net.ntp import NtpClock
 from warpgate_core.net.stun import load_codec
 from warpgate_core.net.stun_server import read_servers
 from warpgate_core.net.system import SystemEdge
-from warpgate_core.net.threads import in_thread
 from warpgate_core.pipe import Pipe
 from warpgate_core.registry import Registry
 from warpgate_core.service import NodeServices
@@ -106,7 +105,7 @@ async def compose(
     registry = Registry(disable=config.disable or (), options=config.options)
     for strategy in BUILT_IN:
         registry.add(strategy, distribution="warpgate-core")
-    await asyncio.gather(asyncio.to_thread(registry.load), in_thread("import", load_codec))
+    await asyncio.gather(asyncio.to_thread(registry.load), asyncio.to_thread(load_codec))
     clock = NtpClock(config.ntp) if config.ntp else None
     get_time = clock.time if clock is not None else time.time
     real_edge = edge if edge is not None else _system_edge(config)

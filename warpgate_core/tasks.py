@@ -12,7 +12,7 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
-__all__ = ["TaskSet", "cancel_within"]
+__all__ = ["TaskSet", "cancel_within", "finish"]
 
 _LOG = logging.getLogger("warpgate")
 
@@ -70,3 +70,21 @@ async def cancel_within(tasks: set[asyncio.Task[Any]], grace: float) -> set[asyn
         return set()
     _, pending = await asyncio.wait(tasks, timeout=grace)
     return pending
+
+
+async def finish(coro: Coroutine[Any, Any, None]) -> None:
+    """Await to its end what releases things, though the caller be cancelled meanwhile.
+
+    The cancellation is raised again afterwards. For coroutines that end by themselves within a bound.
+    """
+    task = asyncio.get_running_loop().create_task(coro)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None and not task.cancelled():
+        task.result()
+        raise cancelled
+    task.result()

@@ -26,6 +26,7 @@ from warpgate_core.session.frames import Frame
 from warpgate_core.session.keys import derive
 from warpgate_core.session.messages import Answer, End, Offer, Refusal, SessionMessage, decode
 from warpgate_core.strategy import Role, Strategy, Tier
+from warpgate_core.tasks import finish
 from warpgate_core.trace import Phase
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ class InitiatorSession(Session):
         if failed and self._offer and self._signal_failure is None:
             end = End(self.session_id, "the initiator has given up").encode()
             self.engine.signal_soon(self.peer_address, end)
-        await self.wind_up(self._winner)
+        await finish(self.wind_up(self._winner))
 
     def _give_up(self, why: str) -> None:
         if self.result.done():

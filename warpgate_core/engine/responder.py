@@ -17,6 +17,7 @@ from warpgate_core.session.frames import Frame
 from warpgate_core.session.keys import derive
 from warpgate_core.session.messages import Answer, End, MessageUse, Offer, SessionMessage
 from warpgate_core.strategy import Role, Strategy
+from warpgate_core.tasks import finish
 from warpgate_core.trace import Phase
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class ResponderSession(Session):
         finally:
             if not self.result.done():
                 self.result.set_exception(NodeClosedError("the session was cancelled"))
-            await self.wind_up(self._winner)
+            await finish(self.wind_up(self._winner))
 
     def _fail(self, text: str) -> None:
         if not self.result.done():

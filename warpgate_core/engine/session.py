@@ -184,7 +184,7 @@ class Session(ABC):
             finally:
                 await strategy.close()
         except StrategyError as error:
-            self.failures[name] = error
+            self.failures[name] = error if error.strategy else StrategyError(name, error.stage, error.detail)
         except WarpgateError as error:
             failure = StrategyError(name, attempt.stage, str(error))
             failure.__cause__ = error

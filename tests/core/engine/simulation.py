@@ -23,6 +23,7 @@ from warpgate_core.pipe import Pipe
 from warpgate_core.registry import Registry
 from warpgate_core.signal.envelope import EnvelopeCodec, Sealed
 from warpgate_core.signal.replay import ReplayGuard
+from warpgate_core.signal.signaller import OnEnvelope
 from warpgate_core.strategies import BUILT_IN
 from warpgate_core.testing.host import Host
 from warpgate_core.testing.line import Line
@@ -50,11 +51,10 @@ class Signalling:
 class Mailbox:
     """One end of it. A `Signaller`."""
 
-    on_envelope = None
-
     def __init__(self, signalling: Signalling, codec: EnvelopeCodec, guard: ReplayGuard) -> None:
         self._signalling = signalling
         self.codec = codec
+        self.on_envelope: OnEnvelope | None = None
         self._guard = guard
         signalling.ends[codec.public_key] = self
 
@@ -159,8 +159,8 @@ class World:
             registry=registry,
             limits=Limits(),
             accepts=lambda key: True,
-            address=lambda: end.address(),
-            on_pipe=lambda pipe: end.accepted.append(pipe),
+            address=lambda: end.address(),  # noqa: PLW0108 - `end` does not exist yet
+            on_pipe=lambda pipe: end.accepted.append(pipe),  # noqa: PLW0108
             get_time=loop.time,
         )
         end = End(engine, host, identity)

@@ -27,5 +27,5 @@ def test_both_ends_agree(first: int) -> None:
     # The scenarios are drawn so that most connect; a simulation in which nothing connects proves nothing.
     assert total["pairs"] > CHUNK / 2
     assert total["failed"] > 0
-    # Seen: 2 in 10,000, both on lines that lose a fifth of all packets, where TCP backed off beyond the session.
+    # Seen: 2 in 10,000, on lines that lose a fifth of all packets: TCP backed off beyond the session.
     assert total["nomination lost"] <= 2
