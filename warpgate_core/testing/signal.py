@@ -8,12 +8,13 @@ and can be taken down. It is to `Router` what `MemoryEdge` is to the real edge.
 from __future__ import annotations
 
 import asyncio
+import random
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from warpgate_core.address import BrokerHint
-from warpgate_core.clock import Clock
 from warpgate_core.errors import EnvelopeError
 from warpgate_core.signal.envelope import (
     AckStatus,
@@ -27,8 +28,7 @@ from warpgate_core.signal.envelope import (
 from warpgate_core.signal.replay import ReplayGuard
 from warpgate_core.signal.signaller import DELIVERY_TIMEOUT, OnEnvelope
 from warpgate_core.testing.line import Line
-from warpgate_core.testing.loop import VirtualLoop
-from warpgate_core.testing.network import MemoryNetwork
+from warpgate_core.testing.loop import Ambient, VirtualLoop
 
 __all__ = ["MemorySignal", "MemorySignaller"]
 
@@ -39,8 +39,9 @@ class MemorySignal:
     """The brokers, as one: everybody who joined reaches everybody else.
 
     Args:
-        network: whose loop and randomness it uses. Its hosts and faults do not matter here: signalling
-            takes another way.
+        line: between a node and the brokers, for who joins without one of his own. A message takes the
+            lines of both ends.
+        seed: of its randomness; None takes the randomness of the `VirtualLoop` it runs on, else 0.
         get_time: everybody's clock, seconds since 1970; None: the one of the `VirtualLoop`, else the
             system's. A codec may have another one, to play with skew.
 
@@ -49,11 +50,21 @@ class MemorySignal:
         fates: how many transmissions were sent, delivered, or lost.
     """
 
-    def __init__(self, network: MemoryNetwork, get_time: Callable[[], float] | None = None) -> None:
-        loop = network.loop
-        clock = loop.clock if isinstance(loop, VirtualLoop) else Clock()
-        self.network = network
-        self.get_time = get_time or clock.time
+    def __init__(
+        self,
+        line: Line | None = None,
+        *,
+        seed: int | None = None,
+        get_time: Callable[[], float] | None = None,
+    ) -> None:
+        loop = self._loop = asyncio.get_running_loop()
+        self.line = line or Line()
+        if isinstance(loop, VirtualLoop):
+            self._rng = loop.random if seed is None else random.Random(seed)  # noqa: S311  repeatable
+            self.get_time = get_time or loop.clock.time
+        else:
+            self._rng = random.Random(seed or 0)  # noqa: S311  a simulation must be repeatable
+            self.get_time = get_time or time.time
         self.is_down = False
         self.fates: Counter[str] = Counter()
         self._members: dict[bytes, MemorySignaller] = {}
@@ -66,14 +77,14 @@ class MemorySignal:
         Args:
             codec: the node's; its public key is where messages arrive.
             guard: the node's; shared with the engine, as the real one is.
-            line: between the node and the brokers. A message takes the lines of both ends.
+            line: between the node and the brokers; None: the line of all.
 
         Raises:
             ValueError: that key has joined already.
         """
         if codec.public_key in self._members:
             raise ValueError(f"{codec.public_key.hex()[:10]} has joined already")
-        member = MemorySignaller(self, codec, guard or ReplayGuard(), line or Line())
+        member = MemorySignaller(self, codec, guard or ReplayGuard(), line or self.line)
         self._members[codec.public_key] = member
         return member
 
@@ -88,12 +99,12 @@ class MemorySignal:
         if member is None or self.is_down:
             self.fates["lost"] += 1
             return
-        rng = self.network.rng
+        rng = self._rng
         delays = [up + down for up in line.sample(rng) for down in member.line.sample(rng)]
         if not delays:
             self.fates["lost"] += 1
         for delay in delays:
-            self.network.later(delay, self._arrive, data, dest)
+            self._loop.call_at(self._loop.time() + delay, Ambient(self._arrive, data, dest))
 
     def _arrive(self, data: bytes, dest: bytes) -> None:
         member = self._members.get(dest)
