@@ -109,8 +109,9 @@ def run_stage(stage: Stage, pytest_arguments: Sequence[str]) -> Result:
         argv = [sys.executable, "-m", stage.module, *_expanded(stage.arguments)]
         if stage.has_tests:
             argv += [f"--junitxml={report}", *pytest_arguments]
-        if stage.needs_root:
-            argv = [*_become_root(), *argv]
+        if stage.needs_root and (enter := _become_root()):
+            # In there we are called root, whose folder in /tmp may be the real root's.
+            argv = [*enter, *argv, f"--basetemp={folder}/tests"]
         print(f"\n=== {stage.name}: {' '.join(argv)}", flush=True)
         start = time.monotonic()
         try:
