@@ -57,7 +57,7 @@ def run_checks(subject: Subject) -> list[Outcome]:
 def _explain(failure: BaseException) -> str:
     text = " ".join(str(failure).split()) or type(failure).__name__
     if isinstance(failure, NotImplementedError) or "NotImplementedError" in text:
-        text += " (the network in memory has no sockets of the system; use --network loopback)"
+        text += " (to check a strategy with sockets of its own, use --network loopback)"
     return text
 
 

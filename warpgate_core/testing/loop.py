@@ -36,6 +36,9 @@ SPIN_LIMIT: Final = 1_000_000  # rounds without time going on; 10,000 busy tasks
 THREAD_LIMIT: Final = 60.0  # s of real time that a job in a thread may take
 
 
+NO_SOCKETS: Final = "a loop with virtual time has no sockets of the operating system"
+
+
 class DeadlockError(RuntimeError):
     """Nothing can ever happen any more, or nothing ever ends, and the main task is not done."""
 
@@ -232,6 +235,20 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _write_to_self(self) -> None:
         """Another thread has something for us."""
         self._selector.woken.set()
+
+    # -- sockets, of which there are none ----------------------------------------------------
+
+    async def create_connection(self, *args: Any, **kwargs: Any) -> Any:
+        """Refused at once; asyncio's own would open a socket first, and leave it open."""
+        raise NotImplementedError(NO_SOCKETS)
+
+    async def create_server(self, *args: Any, **kwargs: Any) -> Any:
+        """Refused at once, see `create_connection`."""
+        raise NotImplementedError(NO_SOCKETS)
+
+    async def create_datagram_endpoint(self, *args: Any, **kwargs: Any) -> Any:
+        """Refused at once, see `create_connection`."""
+        raise NotImplementedError(NO_SOCKETS)
 
     # -- what is left ------------------------------------------------------------------------
 

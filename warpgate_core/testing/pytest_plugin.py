@@ -2,9 +2,12 @@
 
 ::
 
-    @pytest.mark.warpgate_strategy(MyWay)
+    @pytest.mark.warpgate_strategy(cls=MyWay)
     def test_my_way_conforms(warpgate_check):
         warpgate_check()
+
+Mind the ``cls=``: a mark that is called with a class alone decorates that class. What else `Subject` takes
+(``network="loopback"``, ``options={...}``) goes beside it.
 
 pytest imports this module at each start wherever warpgate-core is installed, so it imports nothing of
 the kit before a test asks for it.
@@ -27,7 +30,7 @@ MARKER = "warpgate_strategy"
 def pytest_configure(config: pytest.Config) -> None:
     """Make the marker known."""
     config.addinivalue_line(
-        "markers", f"{MARKER}(cls, **settings): the strategy class whose conformance `{FIXTURE}` checks"
+        "markers", f"{MARKER}(cls=..., **settings): the strategy class whose conformance `{FIXTURE}` checks"
     )
 
 
@@ -40,7 +43,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
     marker = metafunc.definition.get_closest_marker(MARKER)
     if marker is None:
-        raise TypeError(f"{metafunc.function.__name__} uses {FIXTURE} but has no @pytest.mark.{MARKER}(cls)")
+        raise TypeError(
+            f"{metafunc.function.__name__} uses {FIXTURE} but has no @pytest.mark.{MARKER}(cls=...)"
+        )
     subject = Subject(*marker.args, **marker.kwargs)
     checks: list[Callable[[], None]] = [check.bind(subject) for check in CHECKS]
     metafunc.parametrize(FIXTURE, checks, ids=[check.name for check in CHECKS])

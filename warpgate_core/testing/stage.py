@@ -34,9 +34,14 @@ from warpgate_core.testing.host import Host
 from warpgate_core.testing.line import Line
 from warpgate_core.testing.loop import LeakError, run_virtual
 from warpgate_core.testing.network import MemoryNetwork
-from warpgate_core.testing.signalling import MemorySignalling
+from warpgate_core.testing.signal import MemorySignal
 
-__all__ = ["Actor", "Diary", "Stage", "Subject", "watched"]
+__all__ = ["Actor", "ConformanceError", "Diary", "Stage", "Subject", "watched"]
+
+
+class ConformanceError(AssertionError):
+    """A strategy does not keep to the contract."""
+
 
 Hosts = Callable[[MemoryNetwork], tuple[Host, Host]]
 
@@ -196,7 +201,7 @@ class Stage:
     subject: Subject
     alice: Actor
     bob: Actor
-    signalling: MemorySignalling
+    signalling: MemorySignal
     network: MemoryNetwork | None
     hosts: tuple[Host, Host] | None
 
@@ -280,7 +285,7 @@ class Subject:
     async def _set(
         self, *casts: Callable[[type[Strategy], Diary], list[type[Strategy]]]
     ) -> AsyncIterator[Stage]:
-        signalling = MemorySignalling(DELAY)
+        signalling = MemorySignal(Line(delay=DELAY))
         network, hosts, edges = self._edges()
         async with AsyncExitStack() as stack:
             actors = []
@@ -292,6 +297,8 @@ class Subject:
             yield Stage(self, actors[0], actors[1], signalling, network, hosts)
             for actor in actors:
                 await actor.engine.close()
+            for actor in actors:
+                _require_obedience(actor)
             await asyncio.gather(*(pipe.close() for actor in actors for pipe in actor.pipes))
 
     def _edges(self) -> tuple[MemoryNetwork | None, tuple[Host, Host] | None, list[Edge]]:
@@ -305,12 +312,12 @@ class Subject:
         self,
         number: int,
         edge: Edge,
-        signalling: MemorySignalling,
+        signalling: MemorySignal,
         cast: Callable[[type[Strategy], Diary], list[type[Strategy]]],
     ) -> Actor:
-        now = asyncio.get_running_loop().time
         identity = Identity.from_secret(SECRETS[number])
-        codec, guard, diary = EnvelopeCodec(identity, now, now), ReplayGuard(), Diary()
+        codec = EnvelopeCodec(identity, signalling.get_time, asyncio.get_running_loop().time)
+        guard, diary = ReplayGuard(), Diary()
         engine = Engine(
             identity=identity,
             codec=codec,
@@ -322,10 +329,17 @@ class Subject:
             accepts=lambda key: True,
             address=lambda: actor.address,
             on_pipe=lambda pipe: actor.take(pipe),  # noqa: PLW0108 - the actor is made below
-            get_time=now,
+            get_time=signalling.get_time,
         )
         actor = Actor(("alice", "bob")[number], identity, engine, diary)
         return actor
+
+
+def _require_obedience(actor: Actor) -> None:
+    if actor.engine.abandoned:
+        raise ConformanceError(
+            f"as {actor.name} it went on half a second after it was cancelled; let CancelledError pass"
+        )
 
 
 def _as_it_is(cls: type[Strategy], diary: Diary) -> list[type[Strategy]]:
