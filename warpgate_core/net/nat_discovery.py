@@ -1,13 +1,14 @@
-"""NAT behaviour discovery (RFC 5780) in two round trips: the driver that collects the observations.
+"""NAT behaviour discovery (RFC 5780) in three round trips: the driver that collects the observations.
 
 Round 1 is the plain binding request of the long-lived socket to every server, which is made anyway to learn
-the mapped endpoint. Round 2 does the rest at once:
+the mapped endpoint.
 
-* six sockets used once ask one server, in a burst: how are ports given out?
-* the long-lived socket asks the server's other address and port: how do mappings depend on them?
-* one fresh socket per capable server asks for answers from its other address and port. Fresh, because
-  the mapping tests open the filter of the socket that makes them; for the same reason it sends to one
-  address and port only.
+Round 2: six sockets used once ask one server, in a burst: how are ports given out? At the same time one
+fresh socket per capable server asks for answers from its other address and port: what comes through?
+
+Round 3: the long-lived socket asks the server's other address and port: how do mappings depend on them?
+This is last because it opens the filter for those addresses; not only of its own mapping, for some routers
+remember to whom a host has sent, from whatever port.
 
 RFC 5780 section 4 does these one after the other and needs five to seven round trips. Where no server does
 RFC 5780, two or more plain ones still tell the mapping. `nat_classify` draws the conclusions.
@@ -83,12 +84,11 @@ async def discover(main: StunClient, answers: Sequence[Binding], fresh: Fresh) -
     Raises:
         OSError: no further socket could be opened.
     """
-    seen = tuple(Seen(answer.local, answer.server, answer.mapped) for answer in answers)
+    seen = _seen(answers)
     doubtful = diagnose(Observations(seen)).doubtful
     believed = [answer for answer in answers if answer.server not in doubtful] or list(answers)
     target = min(believed, key=lambda answer: answer.rtt).server
-    capable = [(answer.server, other) for answer in believed if (other := alternate_of(answer))]
-    capable = capable[:FILTER_SERVERS]
+    capable = _capable(believed, answers)
     async with AsyncExitStack() as sockets:
         once = [await sockets.enter_async_context(fresh()) for _ in range(FRESH_SOCKETS)]
         filters = [await sockets.enter_async_context(fresh()) for _ in capable]
@@ -100,18 +100,27 @@ async def discover(main: StunClient, answers: Sequence[Binding], fresh: Fresh) -
                 group.create_task(_test_filter(client, server, _schedule(main.rto(server))))
                 for client, (server, _) in zip(filters, capable, strict=True)
             ]
-            further = [
-                group.create_task(_try(main, remote, _schedule(main.rto(server))))
-                for server, other in capable
-                for remote in _alternates(server, other)
-            ]
-        return diagnose(
-            Observations(
-                (*seen, *_seen(task.result() for task in further)),
-                _seen(task.result() for task in bursts),
-                tuple(task.result() for task in tests),
-            )
+    async with asyncio.TaskGroup() as group:
+        further = [
+            group.create_task(_try(main, remote, _schedule(main.rto(server))))
+            for server, other in capable
+            for remote in _alternates(server, other)
+        ]
+    return diagnose(
+        Observations(
+            (*seen, *_seen(task.result() for task in further)),
+            _seen(task.result() for task in bursts),
+            tuple(task.result() for task in tests),
         )
+    )
+
+
+def _capable(believed: Sequence[Binding], answers: Sequence[Binding]) -> list[tuple[Endpoint, Endpoint]]:
+    """Servers that name another endpoint, first those whose other address nobody has sent to yet."""
+    found = [(answer.server, other) for answer in believed if (other := alternate_of(answer))]
+    asked = {answer.server.host for answer in answers}
+    found.sort(key=lambda pair: pair[1].host in asked)
+    return found[:FILTER_SERVERS]
 
 
 def alternate_of(answer: Binding) -> Endpoint | None:

@@ -4,8 +4,8 @@ The UDP socket is bound without any sharing, so it is also the lock: two nodes o
 get the same number, although TCP sockets on it are shared. They must be: simultaneous open, and STUN
 over TCP, dial from the very port that the listener is on, and Linux allows that only where every socket
 set SO_REUSEADDR and SO_REUSEPORT before it was bound. Rejected: the wildcard address (a packet would leave
-by another card than the one whose mapping was learnt) and SO_BINDTODEVICE (the kernel loops packets to
-own addresses through `lo`, so such a socket never hears from another program on this machine).
+by another card than the one whose mapping was learnt) and SO_BINDTODEVICE for long-lived sockets (the kernel
+loops packets to own addresses through `lo`, so such a socket never hears from this machine's programs).
 """
 
 from __future__ import annotations
@@ -14,13 +14,22 @@ import errno
 import socket
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from warpgate_core.endpoint import Endpoint, Family
 from warpgate_core.errors import NetworkError
 
-__all__ = ["PortPair", "bind_pair", "bind_pairs", "bind_udp", "leave_by", "share_port", "sockaddr"]
+__all__ = [
+    "PortPair",
+    "bind_pair",
+    "bind_pairs",
+    "bind_udp",
+    "leave_by",
+    "leave_by_device",
+    "share_port",
+    "sockaddr",
+]
 
 RECEIVE_BUFFER = 1 << 20  # bytes; with 200 KiB (Linux's default) a burst of 1,000 datagrams loses some
 TRIES = 16  # ports taken for TCP alone are rare: with half of them taken, 2**-16 would fail
@@ -65,7 +74,7 @@ def share_port(sock: socket.socket) -> None:
 
 
 def leave_by(sock: socket.socket, family: Family, index: int) -> None:
-    """Send by the card `index`, whatever the routing table prefers; 0: as it prefers (Linux only).
+    """Let a UDP socket send by the card `index` (Linux only); 0: as the routing table prefers.
 
     For a machine with two ways out: the table's choice looks at the destination alone, and a packet
     with the second card's address that leaves by the first is dropped by the provider.
@@ -74,6 +83,17 @@ def leave_by(sock: socket.socket, family: Family, index: int) -> None:
         level = socket.IPPROTO_IP if family is Family.IP4 else socket.IPPROTO_IPV6
         option = _IP_UNICAST_IF if family is Family.IP4 else _IPV6_UNICAST_IF
         sock.setsockopt(level, option, socket.htonl(index))  # both want network byte order
+
+
+def leave_by_device(sock: socket.socket, name: str) -> None:
+    """The same for one outgoing TCP connection, where Linux ignores what `leave_by` sets.
+
+    Not for destinations on this machine: a socket tied to a card hears nothing that comes through `lo`.
+    Before Linux 5.7 this needed root; then the routing table decides.
+    """
+    if sys.platform == "linux":
+        with suppress(PermissionError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name.encode() + b"\0")
 
 
 def bind_udp(host: str, port: int = 0) -> socket.socket:

@@ -133,7 +133,8 @@ class SystemEdge(Edge):
     async def dial(self, remote: Endpoint, *, local: Endpoint | None = None) -> StreamLink:
         """Open one TCP connection; see `Edge.dial`. Cancelling leaves no socket behind."""
         own = None if local is None else self._attachment_at(local)
-        return await dial(remote, local=local, leave_by_card=own.leave_by_card if own else 0)
+        pinned = own is not None and own.leave_by_card and not _is_ours(remote)
+        return await dial(remote, local=local, card=own.address.name if own is not None and pinned else "")
 
     # -- beyond Edge -------------------------------------------------------------------------
 
@@ -212,12 +213,8 @@ class SystemEdge(Edge):
         hooks = AttachmentHooks(self._accepted, self._datagram, self._learnt)
         number = self._number(address.name)
         attachment = Attachment(address, number, self._servers, self._keepalive, hooks)
+        await attachment.open(pair, leave_by_card)
         self._attachments.append(attachment)
-        try:
-            await attachment.open(pair, leave_by_card)
-        except BaseException:
-            self._attachments.remove(attachment)
-            raise
 
     def _number(self, name: str) -> int:
         """A card keeps its number while it is in use."""
@@ -265,26 +262,29 @@ class SystemEdge(Edge):
             for address in choose(found, self._wishes, self._families)
             if _can_bind(address)
         }
-        for attachment in tuple(self._attachments):
-            address = chosen.get((attachment.address.name, attachment.address.host))
-            if address is None:
-                self._attachments.remove(attachment)
-                await attachment.close()
-                self._learnt()
-            elif address != attachment.address:  # prefix, way out or card number
-                attachment.address = address
-                attachment.look_again()
-                self._learnt()
         present = {(item.address.name, item.address.host): item for item in self._attachments}
         complete = True
         for key, address in chosen.items():
+            way_out = _way_out(address, found)
             if key in present:
-                present[key].pin(_way_out(address, found))
+                self._update(present[key], address, way_out)
             else:
-                complete &= await self._open_late(address, _way_out(address, found))
+                complete &= await self._open_late(address, way_out)
+        for stale in [item for key, item in present.items() if key not in chosen]:
+            self._attachments.remove(stale)
+            self._learnt()
+            await stale.close()
         order = list(chosen)
         self._attachments.sort(key=lambda item: order.index((item.address.name, item.address.host)))
         return complete
+
+    def _update(self, attachment: Attachment, address: LocalAddress, leave_by_card: int) -> None:
+        """The address is still there; prefix, way out or card number may have changed."""
+        attachment.pin(leave_by_card)
+        if address != attachment.address:
+            attachment.address = address
+            attachment.look_again()
+            self._learnt()
 
     async def _open_late(self, address: LocalAddress, leave_by_card: int) -> bool:
         """An address that came later takes our port if it is free there, else any.
@@ -336,6 +336,10 @@ def _read_addresses(bind: Sequence[str]) -> tuple[NicWish, ...]:
         if not wish.host:
             raise ConfigError(f"bind= takes numeric addresses of this machine, not {wish.name!r}")
     return wishes
+
+
+def _is_ours(remote: Endpoint) -> bool:
+    return remote.ip.is_loopback or any(own.host == remote.host for own in enumerate_addresses())
 
 
 def _can_bind(address: LocalAddress) -> bool:

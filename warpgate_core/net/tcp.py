@@ -21,7 +21,7 @@ from collections.abc import Callable
 from warpgate_core.endpoint import Endpoint
 from warpgate_core.errors import NetworkError
 from warpgate_core.net.keepalive import keep_alive
-from warpgate_core.net.ports import leave_by, share_port, sockaddr
+from warpgate_core.net.ports import leave_by_device, share_port, sockaddr
 from warpgate_core.net.stream import StreamLink
 from warpgate_core.tasks import TaskSet
 
@@ -46,14 +46,14 @@ _REASONS = {
 }
 
 
-async def dial(remote: Endpoint, *, local: Endpoint | None = None, leave_by_card: int = 0) -> StreamLink:
+async def dial(remote: Endpoint, *, local: Endpoint | None = None, card: str = "") -> StreamLink:
     """Open one TCP connection. Cancelling leaves no socket behind.
 
     Args:
         remote: where to.
         local: bind there first, sharing the port with whoever shares it too (port 0: any); None: as the
             system likes.
-        leave_by_card: number of the card to send by, see `ports.leave_by`; 0: as the system likes.
+        card: to send by, see `ports.leave_by_device`; "": as the system likes.
 
     Raises:
         NetworkError: with a sentence that says what happened; the system's error is chained.
@@ -65,8 +65,8 @@ async def dial(remote: Endpoint, *, local: Endpoint | None = None, leave_by_card
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # frames are small and awaited
-        if leave_by_card:
-            leave_by(sock, remote.family, leave_by_card)
+        if card:
+            leave_by_device(sock, card)
         if local is not None:
             share_port(sock)
             sock.bind(sockaddr(local))

@@ -46,11 +46,20 @@ class StunFixture:
     sockets: dict[Endpoint, asyncio.DatagramTransport] = field(default_factory=dict)
     connections: int = 0
     conversations: set[asyncio.Task[None]] = field(default_factory=set)
+    arrival: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def text(self) -> str:
         """As it is configured."""
         return str(self.endpoint)
+
+    async def until_asked(self, times: int) -> None:
+        """Wait for so many further requests."""
+        wanted = len(self.requests) + times
+        async with asyncio.timeout(20):
+            while len(self.requests) < wanted:
+                self.arrival.clear()
+                await self.arrival.wait()
 
     async def all_hung_up(self) -> None:
         """Wait until every TCP connection has ended and its socket is closed."""
@@ -62,6 +71,7 @@ class StunFixture:
         request = stun.parse_message(data)
         change = request.attributes.get("CHANGE-REQUEST", 0)
         self.requests.append((source, at, change))
+        self.arrival.set()
         if self.silent:
             self.silent -= 1
             return None
