@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,38 @@ def test_a_strategy_alone_in_the_workspace(path: Path) -> None:
     found = set(json.loads(run(*command, "python", "-c", LIST)))
     assert {CORE, path.name} <= found
     assert not ({other.name for other in MEMBERS} - {path.name}) & found
+
+
+@pytest.mark.skipif(uv() is None, reason="uv is not installed: pip install uv")
+def test_the_command_line_with_a_single_strategy() -> None:
+    """The very command that the design names."""
+    tool = uv()
+    assert tool is not None
+    command = (tool, "run", "--isolated", "--no-default-groups", "--frozen", "--package", "warpgate-turn")
+    records = json.loads(run(*command, "warpgate", "plugins", "--json"))
+    assert {"direct", "reverse"} <= {r["name"] for r in records}
+    assert {r["state"] for r in records} == {"loaded"}
+    assert {r["distribution"] for r in records} <= {CORE, "warpgate-turn"}
+
+
+def test_the_command_line_survives_every_awkward_plugin(core_alone: Path) -> None:
+    """Import errors, assertions, sys.exit, duplicates and all the rest, installed at once."""
+    folders = sorted(path for path in (ROOT / "tests" / "fixtures" / "plugins").iterdir() if path.is_dir())
+    records = json.loads(
+        run(
+            core_alone.parent / "warpgate", "plugins", "--json", PYTHONPATH=os.pathsep.join(map(str, folders))
+        )
+    )
+    states = {r["name"]: r["state"] for r in records}
+    assert {states[name] for name in ("direct", "reverse", "sound", "watcher")} == {"loaded"}
+    assert states["sys-exit"] == states["assertion"] == states["import-error"] == "failed"
+    assert (states["double"], states["incompatible"]) == ("conflict", "incompatible")
+    disabled = run(
+        core_alone.parent / "warpgate",
+        "plugins",
+        "--json",
+        PYTHONPATH=os.pathsep.join(map(str, folders)),
+        WARPGATE_DISABLE="sys-exit,awkward-assertion",
+    )
+    states = {r["name"]: r["state"] for r in json.loads(disabled)}
+    assert states["sys-exit"] == states["assertion"] == "disabled"
