@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -16,6 +17,7 @@ from warpgate_core.pipe.consent import (
     FRAME_SIZE,
     JITTER,
     OUTSTANDING,
+    SUSPECT_INTERVAL,
     Consent,
     ConsentState,
     Frame,
@@ -91,6 +93,20 @@ def test_a_late_answer_to_an_earlier_check_counts_and_a_second_copy_does_not() -
         one.poll(end)
         one.receive(answer, end)  # replayed
     assert end == pytest.approx(now + EXPIRY)
+
+
+def test_after_two_unanswered_checks_they_come_every_second_until_one_is_answered() -> None:
+    one, other = pair()
+    times = []
+    for _ in range(8):
+        times.append(due(one))
+        (request,) = one.poll(due(one))
+    gaps = [after - before for before, after in itertools.pairwise(times)]
+    assert all(gap >= CHECK_INTERVAL * JITTER[0] - 1e-6 for gap in gaps[:2])
+    assert all(gap <= SUSPECT_INTERVAL * JITTER[1] + 1e-6 for gap in gaps[2:])
+    (answer,) = other.receive(request, times[-1])
+    one.receive(answer, times[-1])
+    assert due(one) - times[-1] >= CHECK_INTERVAL * JITTER[0] - 1e-6
 
 
 def test_only_the_last_checks_are_remembered() -> None:
