@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import os
+import re
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -50,6 +51,8 @@ FAMILIES: Final[dict[object, Family]] = {
     "IP6": IP6,
 }
 """How an address family may be named: as the socket module does, as `Family`, or in words."""
+
+_NO_PORT: Final = re.compile(r":(?!//|[0-9]*(?:[:/?]|$))[^:/?]*")
 
 HOW: Final = (
     "write HOST, HOST:PORT or SCHEME://[USER:PASSWORD@]HOST[:PORT][/PATH] with mqtt, mqtts, ws or wss"
@@ -143,10 +146,15 @@ class Broker:
 
 
 def redact(text: str) -> str:
-    """A URL with everything before the last @ left out, for error texts."""
+    """A URL for error texts: without everything before the last @, or what stands where a port belongs.
+
+    The latter is the password when somebody forgot ``@host``.
+    """
     secret, at, host = text.rpartition("@")
+    if not at:
+        return text if "[" in text else _NO_PORT.sub(":***", text)
     scheme, sep, _ = secret.partition("://")
-    return f"{scheme + sep if sep else ''}***@{host}" if at else text
+    return f"{scheme + sep if sep else ''}***@{host}"
 
 
 def parse_url(text: str, default_scheme: str = "mqtt") -> Broker:

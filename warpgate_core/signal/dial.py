@@ -9,15 +9,17 @@ last, or at once when that one failed (RFC 8305 section 5).
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
 from warpgate_core.endpoint import Endpoint, Family
 from warpgate_core.errors import BrokerError, NetworkError
 from warpgate_core.net.ports import leave_by, sockaddr
+from warpgate_core.net.threads import in_thread
 from warpgate_core.signal.brokers import Broker
 from warpgate_core.signal.nic import Binding
 from warpgate_core.signal.stream import BrokerStream
@@ -64,7 +66,8 @@ class Dialer:
             return broker.addresses or (broker.host,)
         try:
             found = await self._in_thread(
-                lambda: socket.getaddrinfo(broker.host, broker.port, type=socket.SOCK_STREAM)
+                f"look up {broker.host}",
+                lambda: socket.getaddrinfo(broker.host, broker.port, type=socket.SOCK_STREAM),
             )
         except (OSError, UnicodeError) as error:
             raise BrokerError(f"no address is known for {broker.host}: {_reason(error)}") from error
@@ -144,41 +147,22 @@ class Dialer:
     async def _context(self) -> ssl.SSLContext:
         if self._tls is None:
             # Reads the system's certificates: 20 ms of disk and parsing, once.
-            self._tls = await self._in_thread(ssl.create_default_context)
+            self._tls = await self._in_thread("read certificates", ssl.create_default_context)
         return self._tls
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        """Run blocking work in a daemon thread; give up waiting when cancelled.
-
-        Not an executor: its threads are joined when the interpreter exits, and a lookup may hang for a
-        minute.
-        """
+    async def _in_thread(self, name: str, work: Callable[[], T]) -> T:
+        """Run blocking work in a thread; a bounded number of them, until each has really ended."""
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[T] = loop.create_future()
         await self._lookups.acquire()
 
-        def settle(value: T | None, error: Exception | None) -> None:
-            self._lookups.release()
-            if answer.done():  # nobody waits any more
-                return
-            if error is not None:
-                answer.set_exception(error)
-            else:
-                answer.set_result(value)  # type: ignore[arg-type]
-
-        def run() -> None:
-            value, failure = None, None
+        def run() -> T:
             try:
-                value = work()
-            except Exception as error:  # noqa: BLE001 - handed to whoever waits
-                failure = error
-            try:
-                loop.call_soon_threadsafe(settle, value, failure)
-            except RuntimeError:
-                return  # the loop is closed: nobody waits
+                return work()
+            finally:
+                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for a turn
+                    loop.call_soon_threadsafe(self._lookups.release)
 
-        threading.Thread(target=run, name="warpgate lookup", daemon=True).start()
-        return await answer
+        return await in_thread(name, run)
 
 
 def _give_up(tasks: set[asyncio.Task[socket.socket]]) -> None:
@@ -194,6 +178,8 @@ def _give_up(tasks: set[asyncio.Task[socket.socket]]) -> None:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno and not isinstance(error, socket.gaierror):
+        return os.strerror(error.errno).lower()  # asyncio's own texts repeat the address instead
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
 
 

@@ -1,8 +1,8 @@
 """Where we listen: the first K live brokers of our own ranking, kept for life.
 
 Dialled in waves, because nobody knows beforehand who is dead: three at once, and while fewer than three
-answer, after 15 ms three more, then six, then twelve. Twenty brokers that never answer therefore cost
-45 ms, and a failure starts the next one at once. The price is some connection attempts too many at a
+answer, after 10 ms three more, then six, then twelve. Twenty brokers that never answer therefore cost
+30 ms, and a failure starts the next one at once. The price is some connection attempts too many at a
 cold start; those that are not needed are given up as soon as K brokers listen.
 
 What was chosen stays chosen, because it stands in our address, in other people's hands. A better-ranked
@@ -22,8 +22,8 @@ from warpgate_core.signal.rendezvous import K, rendezvous_set
 
 __all__ = ["Inbound"]
 
-HEDGE: Final = 0.015  # s between waves; see above: 3, 6, 12, 24 brokers at 0, 15, 30, 45 ms
-GRACE: Final = 0.05  # s that the first live broker waits for better-ranked ones before we call it settled
+HEDGE: Final = 0.01  # s between waves; see above: 3, 6, 12, 24 brokers at 0, 10, 20, 30 ms
+GRACE: Final = 0.03  # s that the first live broker waits for better-ranked ones before we call it settled
 REFILL_AFTER: Final = 10.0  # s; a broker that only restarts is back by then (4 attempts)
 
 

@@ -11,6 +11,8 @@ import asyncio
 import importlib
 import logging
 import random
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -194,8 +196,6 @@ class BrokerLink:
                 await self._session()
             except BrokerError as error:
                 self._failed(str(error))
-            except TimeoutError:
-                self._failed(f"no answer within {CONNECT_TIMEOUT:.0f} s")
 
     async def _wait_until(self, then: float) -> None:
         """Sit out a back-off; `retry` ends it early."""
@@ -210,16 +210,18 @@ class BrokerLink:
             pass  # the usual end of a back-off
 
     async def _session(self) -> None:
-        """One connection, from dialling to its end. Raises BrokerError or TimeoutError whatever ended it."""
+        """One connection, from dialling to its end. Raises BrokerError whatever ended it."""
         client: MqttClient | None = None
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                # The MQTT library takes 60 ms to import: not the event loop's, nor `import warpgate_core`'s.
-                mqtt = await in_thread("import", partial(importlib.import_module, _CLIENT))
+                client_class = await _client_class()
                 stream = await self._dialer.open(self.broker)
-                self._client = client = mqtt.MqttClient(stream, self.broker, self._received)
-                await client.start(CONNECT_TIMEOUT)
+                self._client = client = client_class(stream, self.broker, self._received)
+                await client.start()
             await self._stay(client)
+        except TimeoutError as error:
+            words = "it accepts connections, but does not answer" if client else "no answer"
+            raise BrokerError(f"{words} (waited {CONNECT_TIMEOUT:g} s)") from error
         finally:
             if client is not None:
                 if self._client is client:  # not that of a new session: this one may end slowly
@@ -227,13 +229,14 @@ class BrokerLink:
                 await client.stop()
 
     async def _stay(self, client: MqttClient) -> None:
-        asked = self._loop.time()
+        asked = time.monotonic()  # finer than uvloop's clock, which moves once a turn
         join = self._loop.create_task(client.join(self._topic, ANSWER_TIMEOUT), name="subscribe")
         # By the time this runs, SUBSCRIBE is queued; what is published from now on stands behind it.
         up = self._loop.call_soon(self._is_up)
         try:
             await join
-            self.latency = self._loop.time() - asked
+            self.latency = time.monotonic() - asked
+            self.round_trip.guess(self.latency)
             self.listening = True
             self._backoff.connected(self._loop.time())
             self._events.on_state(self)
@@ -266,6 +269,16 @@ class BrokerLink:
 
     def __repr__(self) -> str:
         return f"<BrokerLink {self.broker.url} {self.state}>"
+
+
+async def _client_class() -> type[MqttClient]:
+    """The MQTT library: 60 ms to import, which neither `import warpgate_core` nor the event loop pays."""
+    loaded = getattr(sys.modules.get(_CLIENT), "MqttClient", None)  # absent while it is being imported
+    if loaded is None:
+        module = await in_thread("import", partial(importlib.import_module, _CLIENT))
+        loaded = module.MqttClient
+    found: type[MqttClient] = loaded
+    return found
 
 
 def _report(task: asyncio.Task[None]) -> None:

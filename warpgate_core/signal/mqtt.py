@@ -15,8 +15,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
 
 import aiomqtt
 import paho.mqtt.client as paho
@@ -39,6 +39,9 @@ MAX_PACKET: Final = MAX_SEALED + 1024  # bytes; what a broker may announce, with
 # aiomqtt and paho log what goes wrong before they raise it; we report it once, as an error with the
 # broker's name.
 _SILENT: Final = logging.Logger("warpgate.mqtt", logging.CRITICAL + 1)
+
+
+T = TypeVar("T")
 
 
 class MqttClient(aiomqtt.Client):
@@ -73,15 +76,15 @@ class MqttClient(aiomqtt.Client):
 
     # for the owner
 
-    async def start(self, timeout: float) -> None:
-        """CONNECT and wait for CONNACK.
+    async def start(self) -> None:
+        """CONNECT and wait for CONNACK. Unbounded in time: put `asyncio.timeout` around it.
 
         Raises:
-            BrokerError: refused, closed, or no answer within `timeout` seconds.
+            BrokerError: refused, or closed.
         """
         self._client_connect()  # does not block: the stream is there already
         try:
-            await self._wait_for(self._connected, timeout)
+            await asyncio.shield(self._connected)  # aiomqtt's callbacks cannot stand a cancelled future
         except aiomqtt.MqttError as error:
             raise BrokerError(_why(error, self._stream)) from error
 
@@ -117,7 +120,7 @@ class MqttClient(aiomqtt.Client):
     async def stop(self) -> None:
         """Say DISCONNECT, close, and wait for that; bounded. Also after a failed `start`."""
         try:
-            if self._connected.done() and not self._stream.ended:
+            if self._is_connected() and not self._stream.ended:
                 self._client.disconnect()
                 self._flush()
             self._stream.close()
@@ -129,20 +132,29 @@ class MqttClient(aiomqtt.Client):
             self._stream.abort()
             self._release()
 
+    def _is_connected(self) -> bool:
+        return self._connected.done() and self._connected.exception() is None
+
     def _release(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._stream.on_data = self._stream.on_writable = None
         for future in (self._connected, self._disconnected):
-            if not future.done():
-                future.cancel()
-            elif not future.cancelled():
+            if future.done():
                 future.exception()  # seen
 
     # what aiomqtt ties to threads and descriptors, on the stream instead
 
     def _stream_for_paho(self) -> BrokerStream:
         return self._stream
+
+    async def _wait_for(self, fut: Awaitable[T], timeout: float | None) -> T:
+        """Not aiomqtt's: `asyncio.wait_for` (3.11) loses a cancellation that comes with the answer."""
+        try:
+            async with asyncio.timeout(timeout):
+                return await fut
+        except TimeoutError:
+            raise aiomqtt.MqttError("connected, but the broker does not answer") from None
 
     def _readable(self) -> None:
         stream, client = self._stream, self._client
@@ -204,8 +216,6 @@ def _why(error: BaseException | None, stream: BrokerStream) -> str:
         return str(stream.error) or type(stream.error).__name__
     if error is None:
         return "the broker closed the connection"
-    if str(error) == "Operation timed out":
-        return "connected, but the broker does not answer"
     if isinstance(error, aiomqtt.MqttCodeError) and error.rc is not None:
         return f"the broker refused: {error.rc}".lower()
     return str(error)

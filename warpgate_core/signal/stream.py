@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 from warpgate_core.errors import BrokerError
 from warpgate_core.signal.websocket import MAX_HEAD, WebSocketCodec, check_response, handshake
@@ -56,10 +56,9 @@ class BrokerStream(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
         self._sock = transport.get_extra_info("socket")
-        transport.set_write_buffer_limits(high=WRITE_LIMIT)
+        self._transport.set_write_buffer_limits(high=WRITE_LIMIT)
 
     def data_received(self, data: bytes) -> None:
         self._acknowledge_now()

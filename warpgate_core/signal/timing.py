@@ -54,11 +54,20 @@ class Backoff:
 class RoundTrip:
     """How long to wait for an acknowledgement before sending again (RFC 6298)."""
 
-    __slots__ = ("_deviation", "smoothed")
+    __slots__ = ("_deviation", "_guess", "smoothed")
 
     def __init__(self) -> None:
         self.smoothed: float | None = None
         self._deviation = 0.0
+        self._guess = INITIAL_TIMEOUT
+
+    def guess(self, latency: float) -> None:
+        """Before anything is measured: the broker itself answers in `latency` seconds.
+
+        The recipient's way to the broker is unknown; as long as four times ours, and a busy moment, are
+        allowed.
+        """
+        self._guess = min(INITIAL_TIMEOUT, LEAST_TIMEOUT + 5 * latency)
 
     def add(self, seconds: float) -> None:
         """One measured round trip. Only of messages that were sent once (Karn's algorithm)."""
@@ -70,7 +79,7 @@ class RoundTrip:
 
     def timeout(self, attempt: int = 0) -> float:
         """Seconds to wait after the given attempt, from 0; doubled with each."""
-        base = INITIAL_TIMEOUT if self.smoothed is None else self.smoothed + 4 * self._deviation
+        base = self._guess if self.smoothed is None else self.smoothed + 4 * self._deviation
         return min(MOST_TIMEOUT, max(LEAST_TIMEOUT, base) * 2.0 ** min(attempt, 8))
 
 

@@ -104,6 +104,9 @@ def test_what_is_no_broker_says_how_to_write_one(text: str) -> None:
         f"mqtt://user:{SECRET}@host?weight=no",
         f"user:{SECRET}@x://host",
         f"mqtt://a:b@c:{SECRET}@host:x",
+        f"mqtt://user:{SECRET}",
+        f"user:{SECRET}",
+        f"http://user:{SECRET}/x",
     ],
 )
 def test_no_error_shows_a_password(text: str) -> None:
@@ -130,7 +133,7 @@ def test_passwords_are_in_no_repr_and_no_url() -> None:
     assert SECRET not in repr(broker) + str(broker) + broker.url + str(broker.hint)
     assert "someone" not in repr(broker)
     assert redact(f"x:{SECRET}@host:1") == "***@host:1"
-    assert redact("host:1") == "host:1"
+    assert redact("ws://host:1/x?weight=1") == "ws://host:1/x?weight=1"
 
 
 def test_a_broker_made_by_hand_is_checked_as_well() -> None:
