@@ -1,0 +1,238 @@
+"""netcat: a pipe joined to a source and a sink of bytes.
+
+A stream ends in two halves, as TCP does: the end of our input ends our direction, and what the peer still
+has to say comes through. The peer's end closes our output, but does not end ours if input is a file or
+another program, because there may be megabytes of it left; at a terminal it does, since nobody would
+know what to type next.
+
+Datagrams have no half close. So the side whose input ends closes the pipe after some silence, in which an
+answer to the last message may come; an input that was empty from the beginning (/dev/null) closes
+nothing, so that one can only receive, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from warpgate_core.errors import PeerLostError, PipeClosedError, PipeError
+from warpgate_core.pipe import DatagramPipe, Pipe, StreamPipe
+
+__all__ = ["MESSAGE", "Input", "Output", "Totals", "echo", "join"]
+
+MESSAGE: Final = 1200  # bytes per datagram; fits every path (RFC 9000 section 14)
+_READ: Final = 256 * 1024  # bytes; what asyncio takes from a socket at once
+
+
+class Input(Protocol):
+    """Where bytes come from; see `Source`."""
+
+    @property
+    def outlives_peer(self) -> bool:
+        """Whether there may be more to send when the peer has ended its direction of a stream."""
+
+    @property
+    def ends_pipe(self) -> bool:
+        """Whether its end is the end of the whole pipe, and not of our direction only."""
+
+    async def read(self) -> bytes:
+        """The next bytes; b"" at the end."""
+
+
+class Output(Protocol):
+    """Where bytes go; see `Sink`."""
+
+    async def write(self, data: bytes) -> None:
+        """Take some."""
+
+    async def flush(self) -> None:
+        """All of them have gone out."""
+
+    async def end(self) -> None:
+        """There are no more."""
+
+
+@dataclass(slots=True)
+class Totals:
+    """Bytes that passed."""
+
+    sent: int = 0
+    received: int = 0
+
+
+async def join(
+    pipe: Pipe, source: Input, sink: Output, *, linger: float, totals: Totals, last: bool = True
+) -> None:
+    """Pass bytes both ways until both are done. The caller closes the pipe.
+
+    Args:
+        pipe: fresh, nobody else uses it.
+        source: what is sent.
+        sink: gets what is received.
+        linger: seconds of silence after the end of input, for a pipe of datagrams.
+        totals: is counted up as bytes pass.
+        last: end the sink with the peer's direction; False leaves it open for the next pipe.
+
+    Raises:
+        PipeError: the pipe broke before it was done.
+        OutputGone, NetworkError, InputError: the sink or the source failed.
+    """
+    if isinstance(pipe, StreamPipe):
+        await _Stream(pipe, source, sink, totals, last=last).run()
+    elif isinstance(pipe, DatagramPipe):
+        await _Datagrams(pipe, source, sink, totals, linger).run()
+    else:
+        raise PipeError(f"{type(pipe).__name__} is a kind of pipe that the terminal does not know")
+    await sink.flush()
+
+
+async def echo(pipe: Pipe, totals: Totals) -> None:
+    """Send back what comes, until the peer has ended.
+
+    Raises:
+        PipeError: the pipe broke before.
+    """
+    if isinstance(pipe, StreamPipe):
+        reader, writer = pipe.streams(_READ)
+        try:
+            while data := await reader.read(_READ):
+                totals.received += len(data)
+                writer.write(data)
+                await writer.drain()
+                totals.sent += len(data)
+            writer.transport.set_write_buffer_limits(0)
+            await writer.drain()
+        except OSError as error:
+            raise PeerLostError(f"the connection to {pipe.path.remote} broke: {error}") from error
+        return
+    async for message in pipe:
+        totals.received += len(message)
+        await pipe.send(message)
+        totals.sent += len(message)
+
+
+async def _both(up: Coroutine[Any, Any, bool], down: Coroutine[Any, Any, bool]) -> None:
+    """Run both directions. Each says at its end whether the other may go on."""
+    tasks = [asyncio.ensure_future(up), asyncio.ensure_future(down)]
+    try:
+        done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if all(task.result() for task in done):
+            for task in rest:
+                await task
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        for task in tasks:
+            if not task.cancelled():
+                task.exception()  # the one that counts was raised above; the other is its consequence
+
+
+class _Stream:
+    """A pipe of bytes, through asyncio's own streams on the bare connection."""
+
+    def __init__(self, pipe: StreamPipe, source: Input, sink: Output, totals: Totals, *, last: bool) -> None:
+        self._source, self._sink, self._totals, self._last = source, sink, totals, last
+        self._remote = pipe.path.remote
+        self._reader, self._writer = pipe.streams(_READ)
+        self._peer_ended = False
+
+    async def run(self) -> None:
+        await _both(self._up(), self._down())
+
+    async def _up(self) -> bool:
+        try:
+            while data := await self._source.read():
+                self._writer.write(data)
+                await self._writer.drain()
+                self._totals.sent += len(data)
+            self._writer.transport.set_write_buffer_limits(0)
+            await self._writer.drain()  # now that means: until all of it has gone out
+            self._writer.write_eof()
+        except (OSError, PipeError) as error:
+            if isinstance(error, PipeError) and not isinstance(error, PeerLostError):
+                raise
+            raise self._lost(error) from error
+        return not self._source.ends_pipe
+
+    async def _down(self) -> bool:
+        try:
+            while data := await self._reader.read(_READ):
+                self._totals.received += len(data)
+                await self._sink.write(data)
+        except OSError as error:
+            raise self._lost(error) from error
+        self._peer_ended = True
+        if self._last:
+            await self._sink.end()
+        return self._source.outlives_peer
+
+    def _lost(self, error: BaseException) -> PeerLostError:
+        if isinstance(error, PeerLostError):
+            return error
+        if self._peer_ended:
+            return PeerLostError(
+                f"the peer at {self._remote} closed the pipe before it had taken all we sent"
+            )
+        return PeerLostError(f"the connection to {self._remote} broke: {error}")
+
+
+class _Datagrams:
+    """A pipe of messages."""
+
+    def __init__(
+        self, pipe: DatagramPipe, source: Input, sink: Output, totals: Totals, linger: float
+    ) -> None:
+        self._pipe, self._source, self._sink, self._totals = pipe, source, sink, totals
+        self._linger = linger
+        self._loop = asyncio.get_running_loop()
+        self._quiet = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def run(self) -> None:
+        await _both(self._up(), self._down())
+
+    async def _up(self) -> bool:
+        try:
+            async for message in messages(self._source):
+                await self._pipe.send(message)
+                self._totals.sent += len(message)
+        except PipeClosedError:
+            return True  # the peer closed: `_down` sees it too, when it has read what came before
+        if not (self._totals.sent or self._source.ends_pipe):
+            return True
+        await self._silence()
+        return False
+
+    async def _silence(self) -> None:
+        """Wait until nothing has come for so long."""
+        self._restart()
+        try:
+            await self._quiet.wait()
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def _restart(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(self._linger, self._quiet.set)
+
+    async def _down(self) -> bool:
+        async for message in self._pipe:
+            if self._timer is not None:
+                self._restart()
+            self._totals.received += len(message)
+            await self._sink.write(message)
+        return False
+
+
+async def messages(source: Input) -> AsyncIterator[bytes]:
+    """What comes in as messages: each line one, long ones cut at `MESSAGE` bytes; nothing is held back."""
+    while data := await source.read():
+        for row in io.BytesIO(data):
+            for start in range(0, len(row), MESSAGE):
+                yield row[start : start + MESSAGE]
