@@ -189,7 +189,7 @@ class Session(ABC):
             failure = StrategyError(name, attempt.stage, str(error))
             failure.__cause__ = error
             self.failures[name] = failure
-        except (Exception, asyncio.CancelledError) as error:
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError) and self._over:
                 raise
             _LOG.exception("strategy %s broke its contract", name)
