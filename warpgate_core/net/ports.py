@@ -31,7 +31,7 @@ __all__ = [
     "sockaddr",
 ]
 
-RECEIVE_BUFFER = 1 << 20  # bytes; with 200 KiB (Linux's default) a burst of 1,000 datagrams loses some
+RECEIVE_BUFFER = 1 << 20  # bytes; holds 910 datagrams of 1,200 bytes, Linux's default 92 (measured)
 TRIES = 16  # ports taken for TCP alone are rare: with half of them taken, 2**-16 would fail
 _IP_UNICAST_IF, _IPV6_UNICAST_IF = 50, 76  # linux/in.h, linux/in6.h: leave by this card
 

@@ -200,4 +200,8 @@ class Listener:
             link.abort()
             return
         keep_alive(link.transport)
-        self._on_link(link)
+        try:
+            self._on_link(link)
+        except BaseException:  # then nobody has it; the event loop reports the error
+            link.abort()
+            raise

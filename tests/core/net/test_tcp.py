@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -12,6 +13,7 @@ import pytest
 
 from warpgate_core.endpoint import Endpoint
 from warpgate_core.errors import NetworkError
+from warpgate_core.net import tcp
 from warpgate_core.net.ports import PortPair, bind_pair
 from warpgate_core.net.stream import StreamLink
 from warpgate_core.net.tcp import Listener, dial, reset
@@ -189,6 +191,50 @@ async def test_cancelling_at_any_moment_leaves_no_socket(turns: int) -> None:
         while turns and sockets() > before:  # the accepted end hears of it a moment later
             await close(await accepted(links))
         assert sockets() == before
+
+
+async def test_if_nobody_takes_a_connection_it_is_closed_and_the_error_reported() -> None:
+    reported: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda loop, context: reported.append(context.get("exception"))
+    )
+
+    def refuse(link: StreamLink) -> None:
+        raise LookupError("a bug in an application")
+
+    pair = bind_pair("127.0.0.1")
+    pair.udp.close()
+    listener = Listener(refuse)
+    await listener.open(pair.tcp)
+    for _ in range(2):
+        here = await dial(pair.endpoint)
+        async with asyncio.timeout(5):
+            assert await here.read_some() == b""
+        await close(here)
+    listener.close()
+    await listener.wait_closed()
+    assert [type(error) for error in reported] == [LookupError, LookupError]
+
+
+async def test_without_a_file_left_it_waits_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tcp, "ACCEPT_PAUSE", 0.05)
+    async with listening() as (endpoint, links):
+        here = await dial(endpoint)
+        await close(await accepted(links))
+        await close(here)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with socket.socket() as raw:  # made before, connected by the kernel without our accept
+            raw.setblocking(False)
+            lowest_free = os.dup(raw.fileno())
+            os.close(lowest_free)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+            try:
+                await asyncio.get_running_loop().sock_connect(raw, endpoint)
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(links.get(), 0.2)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            await close(await accepted(links))
 
 
 @pytest.mark.parametrize("turns", range(8))

@@ -168,7 +168,7 @@ async def test_after_closing_nothing_is_sent_and_nothing_raises() -> None:
     await here.wait_closed()
 
 
-async def test_a_receiver_that_raises_does_not_harm_the_socket() -> None:
+async def broken_receiver() -> None:
     reported: list[object] = []
     asyncio.get_running_loop().set_exception_handler(
         lambda loop, context: reported.append(context.get("exception"))
@@ -183,4 +183,10 @@ async def test_a_receiver_that_raises_does_not_harm_the_socket() -> None:
         there.send(b"x", here.local)
         other.send(b"y", here.local)
         assert await got.next() == (b"y", other.local)
+        assert not here.is_closed
     assert [type(error) for error in reported] == [LookupError]
+
+
+def test_a_receiver_that_raises_does_not_harm_the_socket() -> None:
+    asyncio.run(broken_receiver())
+    uvloop.run(broken_receiver())
