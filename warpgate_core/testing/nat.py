@@ -245,9 +245,10 @@ class MemoryNat:
         first, count = rules.chunk or (FIRST_PORT, 65_536 - FIRST_PORT)
         if rules.allocation is Allocation.PRESERVED:
             yield preserved
-        for _ in range(count):
-            if rules.allocation is Allocation.SEQUENTIAL:
+        if rules.allocation is Allocation.SEQUENTIAL:
+            for _ in range(count):
                 self._last_port = first + (self._last_port - first + rules.step) % count
                 yield self._last_port
-            else:
-                yield self._network.rng.randrange(first, first + count)
+        start = self._network.rng.randrange(count)
+        for number in range(count):  # a random one, else the next that is free
+            yield first + (start + number) % count
