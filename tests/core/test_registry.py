@@ -186,14 +186,11 @@ def test_the_disk_cache_of_stevedore_is_neither_read_nor_written(tmp_path: Path)
     assert not list(cache.rglob("*"))
 
 
-def test_importing_the_registry_imports_neither_stevedore_nor_metadata() -> None:
-    code = (
-        "import sys, warpgate_core.registry; "
-        "print([m for m in ('stevedore', 'importlib.metadata') if m in sys.modules])"
-    )
-    command = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path[:] = {sys.path!r}; {code}"]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "[]"
+def test_importing_the_package_does_not_import_stevedore() -> None:
+    """It costs 15 ms, and who only reads an address needs no plugins."""
+    code = "import sys, warpgate_core; print('stevedore' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "False"
 
 
 # -- duplicates and disabling ------------------------------------------------------------------
