@@ -319,7 +319,7 @@ class TestWhatStrangersCanDo:
             pipe = await one.pipe(bob.public_key_hex)
             assert await pipe.send(b"we know each other") == 18
             junk = b"\x01\x01" + Identity.generate().public_key + bytes(250)
-            for _ in range(700):
+            for _ in range(2_000):
                 await stranger.inject(junk)
             assert await pipe.send(b"hello") == 5
             assert theirs.counters["rationed"] > 0
@@ -436,6 +436,23 @@ class TestWhereToSend:
                 assert states[ours.url] == ("up", True)  # carries our inbox: stays for life
                 assert await pipe.send(b"y") == 1
                 assert gate.connections == 2
+
+    async def test_an_answer_goes_to_the_broker_by_which_the_question_came(self) -> None:
+        """No hints, no common pool: whoever sends listens there for a while."""
+        alice, bob, answers = Identity.generate(), Identity.generate(), Received()
+        async with (
+            Mosquitto() as ours,
+            Mosquitto() as theirs,
+            router(bob, Received(), theirs) as there,
+            router(alice, answers, ours) as here,
+        ):
+            lost = await there.pipe(alice.public_key_hex)
+            assert await lost.send(b"x", timeout=0.1) == 0
+            question = await here.pipe(bob.public_key_hex, there.hints)
+            assert await question.send(b"where are you?") == 14
+            answer = await there.pipe(alice.public_key_hex)
+            assert await answer.send(b"here") == 4
+            assert await answers.get() == b"here"
 
 
 class TestSignaller:

@@ -145,8 +145,10 @@ class Delivery:
 
     def _on_timer(self) -> None:
         if self._hedging:
+            for link in self._sent:
+                self._send(link)  # one that is up and did not take it before
             self._extend(max(K, len(self._sent)))
-            if not self._waiting and not any(sent.count for sent in self._sent.values()):
+            if not self._waiting and not any(link.up for link in self._sent):
                 self._timer = None  # nothing left to try but waiting for one to come up
                 return
         else:

@@ -39,10 +39,13 @@ class Dialer:
     Args:
         binding: which card or address to go out by.
         tls: context for mqtts and wss; by default the system's trust store with host names checked.
+
+    Attributes:
+        binding: as given; may be replaced when the machine's addresses change.
     """
 
     def __init__(self, binding: Binding, tls: ssl.SSLContext | None = None) -> None:
-        self._binding = binding
+        self.binding = binding
         self._tls = tls
         self._lookups = asyncio.Semaphore(MAX_LOOKUPS)
 
@@ -57,7 +60,7 @@ class Dialer:
         """
         targets = self._reachable(await self._addresses(broker))
         if not targets:
-            raise BrokerError(f"no address of {broker.host} can be reached from {self._binding}")
+            raise BrokerError(f"no address of {broker.host} can be reached from {self.binding}")
         sock = await self._race([Endpoint(host, broker.port) for host in targets])
         return await self._dress(sock, broker)
 
@@ -75,7 +78,7 @@ class Dialer:
         return [host for host in hosts if Endpoint(host, 0).family in broker.families][:MAX_ADDRESSES]
 
     def _reachable(self, hosts: Iterable[str]) -> list[str]:
-        return [host for host in hosts if self._binding.allows(Endpoint(host, 0).family)]
+        return [host for host in hosts if self.binding.allows(Endpoint(host, 0).family)]
 
     async def _race(self, targets: Sequence[Endpoint]) -> socket.socket:
         """The first address that answers; the others are given up."""
@@ -117,11 +120,11 @@ class Dialer:
         return sock
 
     def _bind(self, sock: socket.socket, family: Family) -> None:
-        local = self._binding.local(family)
+        local = self.binding.local(family)
         if local is None:
             return
         sock.bind(sockaddr(Endpoint(local, 0)))
-        leave_by(sock, family, self._binding.index)
+        leave_by(sock, family, self.binding.index)
 
     async def _dress(self, sock: socket.socket, broker: Broker) -> BrokerStream:
         """A protocol on the socket, TLS and WebSocket as the scheme wants."""

@@ -67,6 +67,7 @@ class Intake:
         inbox: the application's handlers.
         get_time: wall clock.
         on_ack: called with acknowledgements, unopened.
+        on_heard: called with the sender of each new, verified message, and the link it came by.
 
     Attributes:
         on_envelope: the engine; asked before the application's handlers.
@@ -80,6 +81,7 @@ class Intake:
         inbox: Inbox,
         get_time: Callable[[], float],
         on_ack: Callable[[BrokerLink, bytes], None],
+        on_heard: Callable[[bytes, BrokerLink], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._codec = codec
@@ -87,6 +89,7 @@ class Intake:
         self._inbox = inbox
         self._get_time = get_time
         self._on_ack = on_ack
+        self._on_heard = on_heard
         self._recent: OrderedDict[bytes, _Taken] = OrderedDict()
         self._strangers = TokenBucket(STRANGERS_RATE, STRANGERS_BURST)
         self._clock_answers = TokenBucket(CLOCK_ANSWERS_RATE, CLOCK_ANSWERS_BURST)
@@ -141,6 +144,7 @@ class Intake:
         except EnvelopeError as error:
             self._refuse(error)
             return False
+        self._on_heard(envelope.sender, link)  # before the message: whoever takes it may answer at once
         refused = self._hand_over(link, envelope)
         if refused:
             self._guard.discard(envelope.message_id)  # it may come again when there is room

@@ -120,8 +120,12 @@ class BrokerPool:
         return False
 
     def use(self, link: BrokerLink) -> None:
-        """Somebody is about to send by this link: connect if need be."""
+        """Somebody is sending by this link now: connect if need be, and stay until `done`."""
         link.users += 1
+        self.warm(link)
+
+    def warm(self, link: BrokerLink) -> None:
+        """Somebody is about to send by this link: connect if need be."""
         link.want()
         if self._idle is None and not self._closed:
             self._idle = self._loop.call_later(self._idle_timeout, self._close_idle)

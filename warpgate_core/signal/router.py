@@ -51,6 +51,7 @@ _LOG = logging.getLogger("warpgate.signal")
 
 READY_TIMEOUT: Final = 5.0  # s that `async with` waits for a broker; as long as one delivery
 MAX_HINTS: Final = 8  # of one destination; a node advertises 3
+HEARD_EXPIRY: Final = IDLE_CLIENT_TIMEOUT / 2  # s; the sender may close that connection when it is idle
 DESTINATIONS: Final = 1_024  # of which the broker order is remembered; 2 kB each
 
 HintLike = BrokerHint | Mapping[str, object]
@@ -93,9 +94,9 @@ class Router:
     ) -> None:
         self._get_time = _checked_clock(get_time)
         self.identity = Identity.of(kp)
-        self._binding = parse_nic(nic)
+        self._nic = nic
+        self._dialer = Dialer(parse_nic(nic), tls)
         self._brokers = parse_servers(servers)
-        self._tls = tls
         self._idle_timeout = idle_timeout
         self._handlers: set[Handler] = set() if msg_handler is None else {msg_handler}
         self._pending: dict[bytes, list[Delivery]] = {}
@@ -127,12 +128,12 @@ class Router:
             )
         inbox = Inbox()
         inbox.handlers = self._handlers
-        intake = Intake(self.codec, self.guard, inbox, self._get_time, self._acknowledged)
+        intake = Intake(self.codec, self.guard, inbox, self._get_time, self._acknowledged, self._heard)
         intake.on_envelope = self._on_envelope
         pool = BrokerPool(
             self._brokers,
             self.identity.public_key,
-            Dialer(self._binding, self._tls),
+            self._dialer,
             intake.received,
             self._changed,
             self._idle_timeout,
@@ -227,8 +228,7 @@ class Router:
         for broker in brokers[:first]:
             link = pool.link(broker)
             if link is not None:
-                pool.use(link)
-                link.users -= 1  # kept for its idle time, not for a delivery
+                pool.warm(link)
         return SmartPipe(self, dest, hints, use_cache, expiry)
 
     async def deliver(
@@ -301,9 +301,14 @@ class Router:
         return self._skew.get(peer)
 
     def network_changed(self) -> None:
-        """Try all brokers again at once: the machine has another network now."""
-        if self._pool is not None:
-            self._pool.network_changed()
+        """Try all brokers again at once: the machine has another network, perhaps other addresses."""
+        if self._pool is None:
+            return
+        try:
+            self._dialer.binding = parse_nic(self._nic)
+        except ConfigError as error:
+            _LOG.warning("brokers are reached as before: %s", error)
+        self._pool.network_changed()
 
     # inside
 
@@ -342,6 +347,10 @@ class Router:
         self._cache.move_to_end(dest)
         if len(self._cache) > DESTINATIONS:
             self._cache.popitem(last=False)
+
+    def _heard(self, sender: bytes, link: BrokerLink) -> None:
+        """A sender listens where it sends, so an answer goes there first and needs no new connection."""
+        self._remember(sender, link.broker, HEARD_EXPIRY)
 
     def _acknowledged(self, link: BrokerLink, data: bytes) -> None:
         deliveries = self._pending.get(ack_id_of(data))

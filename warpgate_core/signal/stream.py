@@ -56,7 +56,7 @@ class BrokerStream(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
         self._sock = transport.get_extra_info("socket")
         self._transport.set_write_buffer_limits(high=WRITE_LIMIT)
 

@@ -31,18 +31,18 @@ from warpgate_core.signal.envelope import (
     open_ack,
 )
 
-ALICE = Identity.from_secret(bytes(31) + b"\x01")
-BOB = Identity.from_secret(bytes(31) + b"\x02")
+ALICE = Identity.from_secret(bytes(range(0x01, 0x21)))
+BOB = Identity.from_secret(bytes(range(0x21, 0x41)))
 EVE = Identity.from_secret(bytes(31) + b"\x03")
 NOW = 1_750_000_000.25
 
 # Sealed once by ALICE for BOB at NOW and kept: another implementation must open exactly this.
 RECORDED = bytes.fromhex(
-    "01010237bdcd6ce83acfcedf3bdd95f12a1eb4a87de3e5c9bda1034a1f41b8c3cfb10014ae6b909e93ac4ebd0a2f0d53"
-    "77338e2cb738d44ac2e0b41cae5aaf03f3d7c597d776e178070c85c86617ae311bd6eddedf754510ee0521d72f9efeaa"
-    "a301d4fd2258fab7575327bad1d724d208cc9705284cb1d82e18d87f5fa7134b125fb07b4fc5fb9481a28d01c736cfdd"
-    "be8ecb37e0cfe848a03444ac13615507773d15cd7f0dac94160a976fcf84b28ec31f820e83f299f9d9dc10a7c58a8094"
-    "5b523c4172f326cea5a93fa4d621daf2793c6afabc35a381e826997773c0a94d35d722e8c1776419dd7741f92164adcf"
+    "0101039d65179e2db89c9a68f88614014b37fb4e9bf3aa76205c81cd71201b5859fa096603221e8b6043d4980d24c6df"
+    "c16ca3c96814ad2013e1ff6b5611eeb137f3d572cc81513480d44c751cb283637d341fe6d87a10ec73a0f8a191cbde95"
+    "e5cecc801a931d491f720590af98f7bf56b88d22ae179a63c33eb66b4a91af675a5a5bf49421f8b6b0bd25c82ffe8386"
+    "a6fad02b920be20eef9be9589012925edd1d410dd2d9e27912c91673ec76fe99a19bc4d46e63d9256efcc0d84c502e90"
+    "878bb459ab7ba5ebed3c085c7efcfafb2722dba749b90827233a521773fee15861d4324ba74efd0bb86a936fed7aaaa7"
 )
 
 
