@@ -160,8 +160,12 @@ class MemoryEdge(Edge):
                 continue
             local = Endpoint(card.address, self._port)
             self.host.listen(local, self._accept)
+            try:
+                sock = MemorySocket(self.host, card.name, local)
+            except OSError:
+                self.host.unlisten(local)
+                raise
             self._cards.append(card)
-            sock = MemorySocket(self.host, card.name, local)
             sock.receiver = self._received
             self._sockets.append(sock)
             self._network.observe(card, local)
