@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -135,7 +134,7 @@ class NtpClock:
                 why = f"{len(offsets)} of {len(self._servers)} NTP servers answered, {needed} needed"
             self.reason = f"{held}; {why}" + (f" ({problems[0]})" if problems else "")
             return
-        self.offset = statistics.median(agreed)
+        self.offset = (agreed[(len(agreed) - 1) // 2] + agreed[len(agreed) // 2]) / 2  # the median
         self._base = time.time() + self.offset - time.monotonic()
         self.is_synchronised = True
         self.reason = f"{len(agreed)} NTP servers agree; the system's clock is {-self.offset:+.3f} s off"

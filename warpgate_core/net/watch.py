@@ -57,10 +57,17 @@ class AddressWatcher:
         """Begin; in the event loop."""
         self._loop = asyncio.get_running_loop()
         try:
-            self._sock = netlink.open_event_socket()
-            self._loop.add_reader(self._sock.fileno(), self._readable)
-        except (OSError, NotImplementedError):  # no netlink, or a loop without add_reader
+            sock = netlink.open_event_socket()
+        except OSError:  # no netlink here
             self._use_timer()
+            return
+        try:
+            self._loop.add_reader(sock.fileno(), self._readable)
+        except NotImplementedError:  # an event loop that cannot wait for sockets
+            sock.close()
+            self._use_timer()
+        else:
+            self._sock = sock
 
     def close(self) -> None:
         """End; harmless twice."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
+from socket import AF_INET, AF_INET6
 from typing import Any
 
 import pytest
@@ -141,3 +143,14 @@ def test_a_group_has_a_card_per_family() -> None:
 def test_nonsense_is_a_clear_error(nonsense: object) -> None:
     with pytest.raises(ConfigError, match="nics="):
         read_wishes(nonsense)
+
+
+@pytest.mark.skipif(find_spec("aionetiface") is None, reason="the aionetiface extra is not installed")
+def test_real_aionetiface_objects_are_wishes() -> None:
+    from aionetiface import AFGroup, Interface
+
+    card = Interface("lo")
+    assert read_wishes(card) == (NicWish(name="lo"),)
+    group = AFGroup.__new__(AFGroup)
+    group.by_af = {AF_INET: card, AF_INET6: card}  # its own constructor wants cards that were started online
+    assert read_wishes(group) == (NicWish("lo", family=IP4), NicWish("lo", family=IP6))
