@@ -5,8 +5,7 @@ uv run python examples/hello.py
 
 import asyncio
 
-from warpgate_core import Identity, Node, NodeConfig, auto_connect
-from warpgate_core.signal.embedded import EmbeddedBroker
+from warpgate_core import EmbeddedBroker, Identity, Node, NodeConfig, auto_connect
 
 
 async def main() -> None:

@@ -34,6 +34,7 @@ from warpgate_core.net.stream import StreamLink
 from warpgate_core.node import Node
 from warpgate_core.pipe import SUB_ALL, DatagramPipe, Path, Pipe, StreamPipe
 from warpgate_core.registry import Registry
+from warpgate_core.signal.embedded import EmbeddedBroker
 from warpgate_core.signal.router import Router
 from warpgate_core.signal.smart_pipe import SmartPipe
 from warpgate_core.strategy import API_VERSION, Attempt, Role, Strategy, StrategySpec, Tier, register
@@ -53,6 +54,7 @@ __all__ = [
     "ConnectError",
     "DatagramPipe",
     "DatagramSocket",
+    "EmbeddedBroker",
     "Endpoint",
     "EnvelopeError",
     "Family",

@@ -87,7 +87,7 @@ def test_dead_signalling_does_not_stop_a_direct_connection() -> None:
     async def scenario() -> None:
         world = World()
         async with world.pair() as (alice, bob):
-            world.signalling.dead = True
+            world.signalling.is_down = True
             pipe, _ = await auto_connect(alice, bob.address)
             await pipe.close()
             with pytest.raises(ConnectError, match="could not be told") as caught:

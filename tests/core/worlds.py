@@ -15,7 +15,7 @@ from warpgate_core.testing.host import Host
 from warpgate_core.testing.line import Line
 from warpgate_core.testing.network import MemoryNetwork
 from warpgate_core.testing.packet import PacketEvent
-from warpgate_core.testing.signalling import MemorySignalling
+from warpgate_core.testing.signal import MemorySignal
 
 ALICE = Identity.from_secret(bytes(31) + b"\1")
 BOB = Identity.from_secret(bytes(31) + b"\2")
@@ -29,7 +29,7 @@ class World:
     """One network, one place for signals, and the nodes that a test puts there."""
 
     network: MemoryNetwork = field(default_factory=MemoryNetwork)
-    signalling: MemorySignalling = field(default_factory=lambda: MemorySignalling(SIGNAL))
+    signalling: MemorySignal = field(default_factory=lambda: MemorySignal(Line(delay=SIGNAL / 2)))
     packets: list[PacketEvent] = field(default_factory=list)
 
     def __post_init__(self) -> None:

@@ -22,7 +22,7 @@ from warpgate_core.session.proof import PathProof, ProofState
 from warpgate_core.strategy import Role
 from warpgate_core.trace import Phase, Trace
 
-__all__ = ["CandidatePath", "DatagramPath", "PathOwner", "StreamPath"]
+__all__ = ["CandidatePath", "DatagramPath", "PathOwner", "StreamPath", "read_frame"]
 
 PADDED_OFFER = 1_200  # bytes; passes every IPv6 path (RFC 8200 section 5) with room for tunnels, as QUIC does
 FIRST_RETRY = 0.100  # s; a lost check costs no more than this on a line of ordinary length

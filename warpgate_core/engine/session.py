@@ -300,7 +300,14 @@ class Session(ABC):
     def add_stream(
         self, link: StreamLink, strategy: str, kind: str, *, dialled: bool, first: Frame | None = None
     ) -> StreamPath:
-        """Begin the proof of a TCP connection."""
+        """Begin the proof of a TCP connection.
+
+        Raises:
+            ProtocolError: no such path is wanted; the connection is closed.
+        """
+        if "tcp" not in self.transports:
+            link.close()
+            raise ProtocolError("a TCP path was made, and the initiator accepts UDP only")
         if self._over or len(self._paths) >= MAX_PATHS:
             link.close()
             raise ProtocolError("the session is over, or has too many paths")
@@ -311,7 +318,13 @@ class Session(ABC):
         return path
 
     def datagram_path(self, sock: DatagramSocket, remote: Endpoint, strategy: str, kind: str) -> DatagramPath:
-        """The path from `sock` to `remote`, new if there is none yet."""
+        """The path from `sock` to `remote`, new if there is none yet.
+
+        Raises:
+            ProtocolError: no such path is wanted.
+        """
+        if "udp" not in self.transports:
+            raise ProtocolError("a UDP path was made, and the initiator accepts TCP only")
         known = self._by_remote.get((id(sock), remote))
         if known is not None and not known.closed:
             return known
@@ -381,7 +394,7 @@ class Session(ABC):
                 self.verify_offer(frame)
             if path is not None and not path.closed:
                 path.take(frame, size)
-            elif len(self._paths) < MAX_PATHS:
+            elif len(self._paths) < MAX_PATHS and "udp" in self.transports:
                 kind = self.kind_of(remote)
                 fresh = self._new_datagram_path(sock, remote, self.strategy_of(frame), kind)
                 self._enter(fresh)

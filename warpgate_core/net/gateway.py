@@ -18,7 +18,7 @@ from pathlib import Path
 from warpgate_core.endpoint import Family
 from warpgate_core.net import netlink
 
-__all__ = ["Gateway", "default_gateways"]
+__all__ = ["Gateway", "default_gateways", "index_of", "scoped"]
 
 _RTF_UP, _RTF_GATEWAY, _RTF_REJECT = 0x1, 0x2, 0x200  # linux/route.h
 _MAX_LINES = 10_000  # of a routing table that are read; the default route stands in front

@@ -18,7 +18,18 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["DefaultRoute", "Link", "LinkAddress", "Snapshot", "open_event_socket", "snapshot"]
+__all__ = [
+    "DefaultRoute",
+    "Link",
+    "LinkAddress",
+    "Snapshot",
+    "open_event_socket",
+    "parse_address",
+    "parse_default_route",
+    "parse_link",
+    "snapshot",
+    "split_messages",
+]
 
 # linux/netlink.h and linux/rtnetlink.h
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3

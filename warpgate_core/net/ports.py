@@ -24,6 +24,7 @@ __all__ = [
     "PortPair",
     "bind_pair",
     "bind_pairs",
+    "bind_tcp",
     "bind_udp",
     "leave_by",
     "leave_by_device",

@@ -20,7 +20,7 @@ from warpgate_core.endpoint import Endpoint
 from warpgate_core.errors import NetworkError, ProtocolError
 from warpgate_core.net.stun import encode_request, parse_reply, transaction_of
 
-__all__ = ["Binding", "Schedule", "StunClient"]
+__all__ = ["Binding", "Schedule", "StunClient", "StunCounters"]
 
 FIRST_RTO = 0.2  # s, see above; a round trip half around the world takes that long
 MIN_RTO = 0.05  # s; below, the scheduling of a busy machine looks like loss (measured: 20 ms on two cores)

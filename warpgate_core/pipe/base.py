@@ -17,7 +17,7 @@ from warpgate_core.endpoint import Endpoint
 from warpgate_core.errors import InputError, PipeClosedError, PipeError
 from warpgate_core.trace import Trace
 
-__all__ = ["SUB_ALL", "Path", "Pipe", "Sub"]
+__all__ = ["SUB_ALL", "Path", "Pipe", "Sub", "check_sub"]
 
 
 class Sub:

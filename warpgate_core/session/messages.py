@@ -21,6 +21,7 @@ __all__ = [
     "PROTOCOL_VERSION",
     "Answer",
     "End",
+    "Kind",
     "Message",
     "MessageUse",
     "Offer",

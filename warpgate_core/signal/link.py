@@ -25,7 +25,7 @@ from warpgate_core.signal.brokers import Broker
 from warpgate_core.signal.dial import Dialer
 from warpgate_core.signal.timing import Backoff, RoundTrip
 
-__all__ = ["CONNECT_TIMEOUT", "BrokerLink", "LinkState"]
+__all__ = ["CONNECT_TIMEOUT", "BrokerLink", "LinkEvents", "LinkState"]
 
 if TYPE_CHECKING:
     from warpgate_core.signal.mqtt import MqttClient

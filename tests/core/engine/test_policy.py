@@ -121,7 +121,7 @@ def test_an_offer_for_bob_is_nothing_to_carol() -> None:
         async with carol, world.pair() as (alice, _):
             face = carol.edge.interfaces[0]
             wrong = NodeAddress(BOB.public_key, (InterfaceAddress(0, face.internal, face.internal),))
-            world.signalling.dead = True
+            world.signalling.is_down = True
             with pytest.raises(ConnectError):
                 await auto_connect(alice, wrong, timeout=8)
             assert carol.parts.engine.sessions == 0
