@@ -23,7 +23,7 @@ from warpgate_core.errors import (
     RemoteError,
 )
 
-__all__ = ["MEANING", "Exit", "OutputGone", "UsageError", "code_for", "leaves"]
+__all__ = ["MEANING", "Exit", "OutputGone", "UsageError", "code_for", "leaves", "of_signal"]
 
 
 class Exit(enum.IntEnum):

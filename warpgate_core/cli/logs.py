@@ -22,6 +22,8 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Show one record."""
         terminal = self._terminal
+        if terminal.is_muted(record.name):
+            return
         text = mask(clean(record.getMessage()))
         terminal.event("log", level=record.levelname.lower(), logger=record.name, message=text)
         style = "yellow" if record.levelno >= logging.WARNING else "dim"

@@ -12,7 +12,7 @@ from warpgate_core.net.system import SystemEdge
 from warpgate_core.node import Node
 from warpgate_core.pipe import Pipe
 
-__all__ = ["close_soon", "opened_line", "pipe_fields", "settle", "warn_about_brokers"]
+__all__ = ["close_soon", "opened_line", "pipe_fields", "settle", "warn_about_brokers", "warn_about_datagrams"]
 
 NAT_WAIT: Final = 3.0  # s; discovery takes three round trips, and lost packets are repeated meanwhile
 INTERRUPT_WAIT: Final = 0.5  # s that Ctrl-C leaves for a goodbye: a slow round trip

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from warpgate_core.cli.exits import MEANING, UsageError
 
-__all__ = ["COMMANDS", "build_parser"]
+__all__ = ["COMMANDS", "build_parser", "home_in", "is_json"]
 
 COMMANDS = {
     "id": "show who this node is; makes the identity at the first use",

@@ -72,7 +72,11 @@ def _end_now(number: int, _frame: FrameType | None) -> None:
 
 
 def run_async(
-    main: Callable[[], Coroutine[Any, Any, int]], terminal: Terminal, *, until_eof_of: int | None = None
+    main: Callable[[], Coroutine[Any, Any, int]],
+    terminal: Terminal,
+    *,
+    until_eof_of: int | None = None,
+    fast: bool = False,
 ) -> int:
     """Run a command's coroutine in an event loop of its own until it ends or a signal comes.
 
@@ -80,15 +84,18 @@ def run_async(
         main: makes the coroutine.
         terminal: is put back in order if a second signal comes.
         until_eof_of: end as by SIGTERM when this descriptor ends, e.g. because our parent died.
+        fast: use uvloop if it is installed. It moves a third more bytes per second through a pipe (1.65
+            against 1.25 GB/s, measured on the loopback), but lets descriptors leak into the processes that
+            it starts, so a command that starts any goes without.
 
     Returns:
         The command's exit code, or that of the signal.
     """
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=_uvloop() if fast else None) as runner:
         return runner.run(_Guard(terminal, until_eof_of).run(main))
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def _uvloop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     if importlib.util.find_spec("uvloop") is None:
         return None
     made: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module("uvloop").new_event_loop

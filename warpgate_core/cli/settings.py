@@ -14,7 +14,7 @@ from warpgate_core.config import NodeConfig
 from warpgate_core.errors import AddressError, ConfigError
 from warpgate_core.identity import Identity
 
-__all__ = ["accepted_keys", "home", "identity_file", "node_config", "read_address"]
+__all__ = ["accepted_keys", "home", "identity_file", "node_config", "open_identity", "read_address"]
 
 MAX_ADDRESS_FILE = 65_536  # bytes; an address is under 2,000, and a wrong file name should not fill memory
 

@@ -18,6 +18,8 @@ import errno
 import os
 import queue
 import select
+import socket
+import stat
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -200,6 +202,9 @@ class Sink:
             OutputGone, NetworkError: see `write`.
         """
         await self.flush()
+        if stat.S_ISSOCK(os.fstat(self._fd).st_mode):  # other processes may hold copies of it
+            with socket.socket(fileno=os.dup(self._fd)) as sock, contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_WR)  # OSError: the other end has gone before
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, self._fd)
         os.close(nothing)

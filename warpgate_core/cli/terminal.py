@@ -38,6 +38,7 @@ class Terminal:
         self.verbose = verbose
         self._color = color and not os.environ.get("NO_COLOR")
         self._out, self._err = sys.stdout, sys.stderr
+        self._muted: set[str] = set()
         self._deaf = False  # nobody reads standard error any more
         for stream in (self._out, self._err):
             if reconfigure := getattr(stream, "reconfigure", None):
@@ -87,6 +88,14 @@ class Terminal:
         """A line that only ``-v`` shows."""
         if self.verbose:
             self.say(text, "dim")
+
+    def mute(self, logger: str) -> None:
+        """Show no warnings of this logger: the command tells the same in its own way."""
+        self._muted.add(logger)
+
+    def is_muted(self, logger: str) -> bool:
+        """Whether its warnings are told otherwise."""
+        return logger in self._muted and not self.verbose
 
     def show(self, rows: Iterable[Line]) -> None:
         """Lines on standard error."""

@@ -12,7 +12,19 @@ import re
 import textwrap
 from collections.abc import Iterable, Sequence
 
-__all__ = ["Line", "Span", "clean", "line", "mask", "milliseconds", "plain", "size", "table", "wrapped"]
+__all__ = [
+    "Line",
+    "Span",
+    "clean",
+    "joined",
+    "line",
+    "mask",
+    "milliseconds",
+    "plain",
+    "size",
+    "table",
+    "wrapped",
+]
 
 Span = tuple[str, str]  # text and style; the style is a word that rich understands, "" for none
 Line = tuple[Span, ...]

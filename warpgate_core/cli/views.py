@@ -22,9 +22,10 @@ from warpgate_core.trace import Phase, Trace, TraceEvent
 if TYPE_CHECKING:
     from rich.live import Live
 
-__all__ = ["JsonView", "LiveView", "PlainView", "RaceView", "make_view"]
+__all__ = ["JsonView", "LiveView", "PlainView", "RaceView", "event_line", "make_view"]
 
 _REPAINT = 0.1  # s; fast enough for a running bar, slow enough for a serial line
+_WIDTH = 80  # columns where there is no terminal
 _NARROWEST = 50  # columns; a bar and a word side by side need as much
 
 
@@ -35,11 +36,15 @@ class RaceView(ABC):
         terminal: where to.
         title: what is going on, e.g. "connecting to 7kf3".
         strategies: names of those that take part.
+        keep: leave the picture on the screen when the race is over.
     """
 
-    def __init__(self, terminal: Terminal, title: str, strategies: Iterable[str]) -> None:
+    def __init__(
+        self, terminal: Terminal, title: str, strategies: Iterable[str], *, keep: bool = False
+    ) -> None:
         self.terminal = terminal
         self.title = title
+        self.keep = keep or bool(terminal.verbose)
         self.race = Race(tuple(strategies))
         self._unwatch: Callable[[], object] | None = None
 
@@ -90,6 +95,8 @@ class JsonView(RaceView):
 class PlainView(RaceView):
     """One line per event: all of them with ``-v``, else those that matter."""
 
+    _last = 0.0
+
     def start(self) -> None:
         """See `RaceView`."""
         self.terminal.say(self.title)
@@ -98,13 +105,22 @@ class PlainView(RaceView):
         """See `RaceView`."""
         if self.terminal.verbose or _matters(event):
             self.terminal.show([event_line(event)])
+        self._last = event.at
+
+    def stop(self) -> None:
+        """See `RaceView`."""
+        if self.keep and self._last:
+            width = self.terminal.width or _WIDTH
+            self.terminal.show(draw(self.race, self._last, width, has_unicode=self.terminal.has_unicode))
 
 
 class LiveView(RaceView):
     """The picture of the race, repainted in place. Needs rich and a terminal."""
 
-    def __init__(self, terminal: Terminal, title: str, strategies: Iterable[str]) -> None:
-        super().__init__(terminal, title, strategies)
+    def __init__(
+        self, terminal: Terminal, title: str, strategies: Iterable[str], *, keep: bool = False
+    ) -> None:
+        super().__init__(terminal, title, strategies, keep=keep)
         self._loop = asyncio.get_running_loop()
         self._live: Live | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -118,7 +134,7 @@ class LiveView(RaceView):
         self._live = Live(
             console=self.terminal.console,
             auto_refresh=False,
-            transient=not self.terminal.verbose,
+            transient=not self.keep,
             redirect_stdout=False,
             redirect_stderr=False,
         )
@@ -164,13 +180,14 @@ class LiveView(RaceView):
         self._live.update(Group(*texts), refresh=True)
 
 
-def make_view(terminal: Terminal, title: str, strategies: Iterable[str]) -> RaceView:
-    """The view that fits this terminal."""
+def make_view(terminal: Terminal, title: str, strategies: Iterable[str], *, keep: bool = False) -> RaceView:
+    """The view that fits this terminal. For the arguments see `RaceView`."""
+    kind: type[RaceView] = PlainView
     if terminal.json:
-        return JsonView(terminal, title, strategies)
-    if terminal.console is not None and (terminal.width or 0) >= _NARROWEST:
-        return LiveView(terminal, title, strategies)
-    return PlainView(terminal, title, strategies)
+        kind = JsonView
+    elif terminal.console is not None and (terminal.width or 0) >= _NARROWEST:
+        kind = LiveView
+    return kind(terminal, title, strategies, keep=keep)
 
 
 def event_line(event: TraceEvent) -> tuple[tuple[str, str], ...]:

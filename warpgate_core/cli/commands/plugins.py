@@ -10,13 +10,14 @@ from warpgate_core.cli.text import Line, clean, line, mask, table, wrapped
 from warpgate_core.registry import PluginRecord, PluginState, Registry
 from warpgate_core.strategies import BUILT_IN
 
-__all__ = ["run"]
+__all__ = ["installed", "run"]
 
 _STYLE = {PluginState.LOADED: "green", PluginState.DISABLED: "dim"}
 
 
 def run(args: Namespace, terminal: Terminal) -> int:
     """List the plugins, in whatever state they are."""
+    terminal.mute("warpgate.plugins")  # the list says it
     registry = installed(node_config(args).disable)
     if terminal.json:
         terminal.result_json([record.as_dict() for record in registry.records])
