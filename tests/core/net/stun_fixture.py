@@ -141,14 +141,15 @@ async def stun_server(
             writers.discard(writer)
 
     try:
-        for sock in _bind_square(hosts):
+        *square, tcp = _bind_square(hosts)
+        listener = await asyncio.start_server(converse, sock=tcp)
+        for sock in square:
             at = Endpoint.of(sock.getsockname())
             transport, _ = await loop.create_datagram_endpoint(lambda at=at: _Protocol(server, at), sock=sock)  # type: ignore[misc]
             transports.append(transport)
             server.sockets[at] = transport
         ports = list(dict.fromkeys(at.port for at in server.sockets))
         server.endpoint, server.other = Endpoint(hosts[0], ports[0]), Endpoint(hosts[1], ports[1])
-        listener = await asyncio.start_server(converse, *server.endpoint)
         yield server
     finally:
         if listener is not None:
@@ -161,7 +162,7 @@ async def stun_server(
 
 
 def _bind_square(hosts: tuple[str, str]) -> list[socket.socket]:
-    """Four sockets: both addresses with the same two ports."""
+    """Four UDP sockets, both addresses with the same two ports; and a TCP one like the first."""
     family = socket.AF_INET6 if ":" in hosts[0] else socket.AF_INET
     for _ in range(50):
         with ExitStack() as stack:
@@ -173,6 +174,9 @@ def _bind_square(hosts: tuple[str, str]) -> list[socket.socket]:
                         sock.setblocking(False)
                         sock.bind((host, 0 if row == 0 else found[2 * column].getsockname()[1]))
                         found.append(sock)
+                tcp = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+                tcp.bind((hosts[0], found[0].getsockname()[1]))
+                found.append(tcp)
             except OSError:
                 continue
             stack.pop_all()
