@@ -23,6 +23,7 @@ from tests.integration.signal_kit import Received, no_socket_is_left
 from warpgate_core.errors import ConfigError
 from warpgate_core.identity import Identity
 from warpgate_core.signal import link as link_module
+from warpgate_core.signal import mqtt as mqtt_module
 from warpgate_core.signal.brokers import parse_url
 from warpgate_core.signal.mqtt import MqttClient
 from warpgate_core.signal.router import Router
@@ -288,6 +289,35 @@ class TestNonsense:
         assert error
         assert words in error
         assert [r.name for r in caplog.records if r.levelno >= logging.WARNING] == ["warpgate.signal"]
+
+    async def test_a_broker_that_stops_answering_pings_is_dropped(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(mqtt_module, "KEEPALIVE", 1)
+        monkeypatch.setattr(mqtt_module, "KEEPALIVE_CHECK", 0.25)
+        async with (
+            Scripted(CONNACK, SUBACK) as url,
+            Router(Identity.generate(), None, time.time, None, [url]) as one,
+        ):
+            (row,) = one.brokers
+            assert row.state == "up"
+            (link,) = one._running()._links.values()
+            client = link._client
+            assert client is not None
+            async with asyncio.timeout(10):
+                assert await client.wait_lost()
+
+    async def test_pings_keep_a_quiet_connection(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(mqtt_module, "KEEPALIVE", 1)
+        monkeypatch.setattr(mqtt_module, "KEEPALIVE_CHECK", 0.25)
+        async with (
+            Scripted(CONNACK, SUBACK, *[b"\xd0\x00"] * 100) as url,
+            Router(Identity.generate(), None, time.time, None, [url]) as one,
+        ):
+            (link,) = one._running()._links.values()
+            assert link._client is not None
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(link._client.wait_lost(), 3.5)  # three pings and their answers
 
     async def test_closing_at_once_is_told_at_once(self) -> None:
         async with Scripted(b"", close=True) as url:

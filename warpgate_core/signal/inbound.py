@@ -96,6 +96,12 @@ class Inbound:
         searching = len(self._listening()) < self._k
         return self._dialled.get(key) is link and (key in self._top or searching)
 
+    def best(self) -> list[Broker]:
+        """K brokers of the protected set: those that live first, then by rank."""
+        chosen = [b for key, b in self._ranking.items() if key in self.protected]
+        chosen.sort(key=lambda b: not self.protected[b.broker_id].listening)
+        return chosen[: self._k]
+
     def on_state(self, link: BrokerLink) -> None:
         """A link of the pool changed."""
         key = link.broker.broker_id

@@ -97,7 +97,14 @@ class Intake:
         self.counters: Counter[str] = Counter()
 
     def received(self, link: BrokerLink, data: bytes) -> None:
-        """One MQTT message came by `link`. Never raises for what is in it."""
+        """One MQTT message came by `link`. Never raises."""
+        try:
+            self._receive(link, data)
+        except Exception:  # noqa: BLE001 - a defect of ours costs this message, not the broker's connection
+            self.counters["failed"] += 1
+            _LOG.exception("a message was lost to a defect")
+
+    def _receive(self, link: BrokerLink, data: bytes) -> None:
         if is_ack(data):
             self._on_ack(link, data)
             return

@@ -36,6 +36,7 @@ _LOG = logging.getLogger("warpgate.signal")
 
 CONNECT_TIMEOUT: Final = 10.0  # s for TCP, TLS, WebSocket and CONNACK together; 4 round trips of 2.5 s
 ANSWER_TIMEOUT: Final = 5.0  # s for a broker that is connected to answer a SUBSCRIBE
+GIVEN_UP_AFTER: Final = 1.0  # s; a broker that we stop waiting for after this long has failed as well
 PROBE_INTERVAL: Final = 10.0  # s between two questions whether a silent broker still lives
 
 
@@ -143,6 +144,8 @@ class BrokerLink:
 
     async def _end(self, state: LinkState) -> None:
         task, self._task = self._task, None
+        if self.state is LinkState.CONNECTING and self._loop.time() - self.since >= GIVEN_UP_AFTER:
+            self._failed("no answer so far")
         tasks = [t for t in (task, self._probe) if t is not None]
         for t in tasks:
             t.cancel()

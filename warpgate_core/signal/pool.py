@@ -17,7 +17,7 @@ from warpgate_core.signal.brokers import Broker
 from warpgate_core.signal.dial import Dialer
 from warpgate_core.signal.inbound import Inbound
 from warpgate_core.signal.link import BrokerLink, LinkEvents, LinkState
-from warpgate_core.signal.rendezvous import K, inbox_topic, rank
+from warpgate_core.signal.rendezvous import inbox_topic, rank
 from warpgate_core.tasks import TaskSet
 
 __all__ = ["IDLE_CLIENT_TIMEOUT", "BrokerPool", "BrokerStatus"]
@@ -155,8 +155,7 @@ class BrokerPool:
     @property
     def hints(self) -> tuple[BrokerHint, ...]:
         """The best K of the protected set, for our address; those that live first."""
-        links = sorted(self.inbound.protected.values(), key=lambda link: not link.listening)
-        return tuple(link.broker.hint for link in links[:K])
+        return tuple(broker.hint for broker in self.inbound.best())
 
     @property
     def status(self) -> tuple[BrokerStatus, ...]:

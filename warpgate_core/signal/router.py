@@ -343,7 +343,11 @@ class Router:
         return route
 
     def _remember(self, dest: bytes, broker: Broker, expiry: float) -> None:
-        self._cache[dest] = (asyncio.get_running_loop().time() + expiry, (broker,))
+        """The last K brokers that worked; sending to all of them costs little and survives one that hangs."""
+        now = asyncio.get_running_loop().time()
+        expires, before = self._cache.get(dest, (now, ()))
+        others = [one for one in before if one is not broker] if expires > now else []
+        self._cache[dest] = (now + expiry, (broker, *others[: K - 1]))
         self._cache.move_to_end(dest)
         if len(self._cache) > DESTINATIONS:
             self._cache.popitem(last=False)

@@ -16,6 +16,7 @@ the socket handed over after connecting (still four reads and six epoll calls a 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable
 from typing import Final, Literal, cast
@@ -107,7 +108,8 @@ class BrokerStream(asyncio.Protocol):
         one before it is unconfirmed. An acknowledgement followed by an answer would wait those 40 ms.
         """
         if self._sock is not None and _QUICKACK is not None:
-            self._sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+            with contextlib.suppress(OSError):  # just closed; it is only a matter of speed
+                self._sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 
     # the WebSocket handshake
 
