@@ -15,7 +15,9 @@ from warpgate_core.endpoint import Endpoint, Family
 from warpgate_core.nat import NatProfile
 from warpgate_core.net.stream import StreamLink
 
-__all__ = ["DatagramSocket", "Edge", "LocalInterface"]
+__all__ = ["UNKNOWN_NAT", "DatagramSocket", "Edge", "LocalInterface"]
+
+UNKNOWN_NAT = NatProfile()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class LocalInterface:
     name: str
     internal: Endpoint
     external: Endpoint | None = None
-    nat: NatProfile = NatProfile()
+    nat: NatProfile = UNKNOWN_NAT
     tcp_external: Endpoint | None = None
     prefix: int = 0
 

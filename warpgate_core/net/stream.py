@@ -34,7 +34,7 @@ class StreamLink(asyncio.Protocol):
     """One TCP connection with back-pressure both ways, typed errors and push-back.
 
     Made by an event loop's protocol factory: ``loop.create_connection(StreamLink, ...)``. One reader at
-    a time. Reading never loses bytes when it is cancelled.
+    a time. Cancelling a read loses nothing.
 
     Args:
         on_connected: called with the link once it is connected (for listeners).
@@ -83,7 +83,7 @@ class StreamLink(asyncio.Protocol):
         self.local = Endpoint.of(transport.get_extra_info("sockname") or UNKNOWN)
         self.remote = Endpoint.of(peer or UNKNOWN)
         if peer is None:  # it was reset before we looked: nobody needs to hear of it
-            transport.abort()
+            self.transport.abort()
         elif self._on_connected is not None:
             self._on_connected(self)
 
@@ -156,13 +156,8 @@ class StreamLink(asyncio.Protocol):
         return self._buffered
 
     @property
-    def at_eof(self) -> bool:
-        """Whether the peer has ended its direction and all of it was read."""
-        return self._eof and not self._chunks
-
-    @property
     def got_eof(self) -> bool:
-        """Whether the peer has ended its direction, read or not."""
+        """Whether the peer has ended its direction; what it sent before may still be unread."""
         return self._eof
 
     def take(self, limit: int = READ_LIMIT) -> bytes:
@@ -220,6 +215,9 @@ class StreamLink(asyncio.Protocol):
                     f"{self.remote} ended the connection after {self._buffered} of {count} bytes"
                 )
             await self._wait_readable(count)
+        return self._take_exactly(count)
+
+    def _take_exactly(self, count: int) -> bytes:
         parts = []
         while count:
             parts.append(self.take(count))
@@ -236,8 +234,8 @@ class StreamLink(asyncio.Protocol):
     def expect(self, size: int, check: Callable[[bytes], None]) -> None:
         """Take the next `size` bytes out of the stream and give them to `check` once they are there.
 
-        For a protocol frame that comes in front of the application's bytes and after the application
-        already holds the connection. Reads wait until the check has passed; writes do not.
+        For a frame that comes in front of the application's bytes when the application holds the
+        connection already. Reads wait until the check has passed; writes do not.
 
         Args:
             size: 1 or more bytes.
@@ -285,11 +283,8 @@ class StreamLink(asyncio.Protocol):
         if self._buffered < size:
             return False
         self._preamble = None
-        frame = b""
-        while len(frame) < size:
-            frame += self.take(size - len(frame))
         try:
-            check(frame)
+            check(self._take_exactly(size))
         except WarpgateError as error:
             lost = PeerLostError(f"{self.remote} sent a wrong frame where the confirmation belongs: {error}")
             lost.__cause__ = error
@@ -319,7 +314,7 @@ class StreamLink(asyncio.Protocol):
             PeerLostError: the connection broke.
             PipeClosedError: this side closed it.
         """
-        if self._write_paused:
+        while self._write_paused and not self._gone.is_set():
             await self._writable.wait()
         if self.transport.is_closing():  # the transport knows of a failure before it tells us
             await self._gone.wait()
@@ -374,11 +369,8 @@ class StreamLink(asyncio.Protocol):
         if self._error is None and not self._gone.is_set():
             self._error = error
             self._eof = False
-            self._chunks.clear()
-            self._buffered = 0
-            self._preamble = None
+            self._forget_input()
             self.transport.abort()
-            self._wake()
 
     async def wait_closed(self) -> None:
         """Wait until the connection is over, for whatever reason. Raises nothing."""
@@ -387,9 +379,8 @@ class StreamLink(asyncio.Protocol):
     async def finish(self, flush: float, linger: float) -> None:
         """Close without losing bytes under way: flush, end our direction, wait for the peer's end.
 
-        A plain close while the peer still sends makes the kernel answer with a reset, which destroys
-        what we sent last (RFC 2525 section 2.17). So what comes is read and thrown away until the peer
-        ends too, but not for long.
+        A plain close while the peer still sends answers it with a reset, which destroys what we sent
+        last (RFC 2525 section 2.17). So what comes is thrown away until the peer ends too.
 
         Args:
             flush: seconds to send what is queued; then it is discarded.
@@ -405,6 +396,9 @@ class StreamLink(asyncio.Protocol):
 
     def _discard(self) -> None:
         self._closing = self._sink = True
+        self._forget_input()
+
+    def _forget_input(self) -> None:
         self._chunks.clear()
         self._buffered = 0
         self._preamble = None
@@ -425,7 +419,6 @@ class StreamLink(asyncio.Protocol):
                 self.transport.write_eof()
             async with asyncio.timeout(linger):
                 while not (self._eof or self._gone.is_set()):
-                    self._need = 1
                     self._waiter = asyncio.get_running_loop().create_future()
                     await self._waiter
         except TimeoutError:
@@ -434,9 +427,8 @@ class StreamLink(asyncio.Protocol):
     def detach(self) -> tuple[asyncio.Transport, bytes]:
         """Hand the transport over to another protocol.
 
-        The transport is paused, so nothing is lost in between: the new owner calls
-        ``transport.set_protocol`` and then ``transport.resume_reading``, and looks at `got_eof`. It also
-        calls `connection_lost` of this link at the end, if anybody waits for it here.
+        It is paused, so that nothing is lost: the new owner calls ``transport.set_protocol``, then
+        ``transport.resume_reading`` unless `got_eof`, and our `connection_lost` at the end.
 
         Returns:
             The transport, and what was received and not read.
@@ -454,6 +446,5 @@ class StreamLink(asyncio.Protocol):
         if self._preamble is not None:
             return self.transport, b""
         unread = b"".join(self._chunks)
-        self._chunks.clear()
-        self._buffered = 0
+        self._forget_input()
         return self.transport, unread
