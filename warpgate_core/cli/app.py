@@ -36,7 +36,10 @@ def run(argv: Sequence[str] | None) -> int:
         except BrokenPipeError:
             return _flushed(Terminal(), Exit.OUTPUT_GONE)
         terminal = Terminal(json=args.json, verbose=args.verbose, color=not args.no_color)
-        return _flushed(terminal, _command(args, terminal))
+        code = _flushed(terminal, _command(args, terminal))
+        if not terminal.has_result:
+            terminal.event("result", exit_code=int(code))
+        return code
 
 
 def _command(args: Namespace, terminal: Terminal) -> int:

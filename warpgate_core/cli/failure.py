@@ -25,10 +25,14 @@ def report(error: BaseException, terminal: Terminal) -> int:
     if code is Exit.OUTPUT_GONE:
         return code
     text = _sentence(one, code)
-    terminal.event("result", exit_code=code.value, kind=type(one).__name__, error=text, **_details(one))
-    terminal.say(f"warpgate: {text}", "bold red")
+    notes = [mask(clean(note)) for note in getattr(one, "__notes__", ())]
+    kind = type(one).__name__
+    terminal.event("result", exit_code=code.value, kind=kind, error=text, notes=notes, **_details(one))
+    terminal.complain(text)
     if isinstance(one, ConnectError):
-        terminal.show(strategy_rows(one, terminal.width))
+        terminal.show([] if terminal.json else strategy_rows(one, terminal.width))
+    for note in notes:
+        terminal.say(note)
     if isinstance(one, UsageError) and one.command:
         terminal.say(f"`{one.command} --help` shows what can be typed")
     if terminal.verbose > 1:

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TextIO
 
 from warpgate_core.cli.exits import OutputGone
-from warpgate_core.cli.text import Line, mask, plain, wrapped
+from warpgate_core.cli.text import Line, line, mask, plain, wrapped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,6 +38,7 @@ class Terminal:
         self.verbose = verbose
         self._color = color and not os.environ.get("NO_COLOR")
         self._out, self._err = sys.stdout, sys.stderr
+        self.has_result = False  # the last event was sent
         self._muted: set[str] = set()
         self._deaf = False  # nobody reads standard error any more
         for stream in (self._out, self._err):
@@ -83,6 +84,13 @@ class Terminal:
             return
         rows = wrapped(text, self.width, style=style) if isinstance(text, str) else [text]
         self.show(rows)
+
+    def complain(self, text: str) -> None:
+        """What went wrong, on standard error; nothing where a program reads."""
+        mark = "warpgate: "
+        first, *rest = wrapped(mark + text, self.width, style="bold")
+        words = first[0][0].removeprefix(mark)
+        self.show([] if self.json else [line((mark, "bold red"), (words, "bold")), *rest])
 
     def note(self, text: str) -> None:
         """A line that only ``-v`` shows."""
@@ -147,6 +155,7 @@ class Terminal:
 
     def event(self, event: str, **fields: Any) -> None:
         """One JSON object in one line on standard error, where a program reads."""
+        self.has_result = self.has_result or event == "result"
         if self.json and not self._deaf:
             try:
                 self._err.write(json.dumps({"event": event} | fields) + "\n")

@@ -33,6 +33,11 @@ from warpgate_core.pipe import Pipe
 
 __all__ = ["run"]
 
+_ONLY_TCP = (
+    "only TCP was tried, because standard input or output is no terminal; --transport any takes UDP as well, "
+    "which may lose data"
+)
+
 
 async def run(args: Namespace, terminal: Terminal) -> int:
     """Connect, pass bytes until both ends have ended, and leave."""
@@ -70,7 +75,9 @@ async def _connect(node: Node, dest: NodeAddress | str, args: Namespace, termina
                 dest, plugins=args.plugin, timeout=args.timeout, transport=transport, watch=view.watch
             )
     except ConnectError as error:
-        raise _with_advice(error, args.transport, transport) from error
+        if args.transport == "auto" and transport == "tcp":
+            error.add_note(_ONLY_TCP)
+        raise
     took = loop.time() - began
     terminal.event("connected", **pipe_fields(pipe), seconds=round(took, 6))
     terminal.say(opened_line(pipe, "connected to", took))
@@ -83,17 +90,6 @@ def _transport(wish: str) -> str | None:
     if wish == "auto":
         return None if os.isatty(0) and os.isatty(1) else "tcp"
     return None if wish == "any" else wish
-
-
-def _with_advice(error: ConnectError, wish: str, transport: str | None) -> ConnectError:
-    """The same error, and what `--transport` would change."""
-    if wish != "auto" or transport is None:
-        return error
-    advice = (
-        "only TCP was tried, because standard input or output is no terminal; "
-        "--transport any takes UDP as well, which may lose data"
-    )
-    return ConnectError(f"{error.message}; {advice}", error.exceptions)
 
 
 async def _pass(pipe: Pipe, source: Source, sink: Sink, args: Namespace, terminal: Terminal) -> None:

@@ -68,8 +68,8 @@ def _node(found: Checkup) -> Iterator[tuple[str, str | Span]]:
 
 def _faces(found: Checkup) -> Iterator[tuple[str, str | Span]]:
     for number, face in enumerate(found.faces):
-        seen = "unknown" if face.external is None else str(face.external)
-        text = f"IPv{int(face.family)} {face.internal} is seen as {seen}, NAT: {face.nat.label}"
+        seen = "not known from outside" if face.external is None else f"seen as {face.external}"
+        text = f"IPv{int(face.family)} {face.internal}, {seen}, NAT: {face.nat.label}"
         yield "" if number else "outside", text
     mapped = [
         f"{kind} {endpoint} to {face.internal}" for face in found.faces for kind, endpoint in face.mapped
