@@ -6,9 +6,8 @@ Both ends run in separate processes on this machine, over loopback, the same kin
 take turns in every run, so that whatever else the machine does meets all of them; each figure is the
 median over the runs, and so is each ratio (taken within a run).
 
-* streams: `asyncio.open_connection`, the way most programs are written.
-* protocol: a bare `asyncio.Protocol` or `DatagramProtocol` with callbacks, the least that asyncio can do.
-* pipe: `StreamPipe` or `DatagramPipe` with `await send` and `await recv`.
+streams: `asyncio.open_connection`, as most programs are written. protocol: a bare `asyncio.Protocol` or
+`DatagramProtocol` with callbacks, the least that asyncio can do. pipe: `await send` and `await recv`.
 """
 
 from __future__ import annotations
@@ -22,6 +21,8 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from multiprocessing.connection import Connection
 from typing import cast
+
+import uvloop
 
 from warpgate_core.endpoint import Endpoint
 from warpgate_core.errors import PipeClosedError
@@ -180,7 +181,6 @@ class ClientProtocol(asyncio.Protocol):
         self.done: asyncio.Future[None] = self.loop.create_future()
         self.writable = asyncio.Event()
         self.writable.set()
-        self.sent = 0
         self.deadline = 0.0
         self.samples: list[float] | None = None
 
@@ -267,8 +267,7 @@ async def ping_protocol(port: int, seconds: float) -> list[float]:
     loop = asyncio.get_running_loop()
     transport, protocol = await loop.create_connection(ClientProtocol, LOOPBACK, port)
     transport.write(b"e")
-    protocol.samples = []
-    protocol.deadline = time.perf_counter() + seconds
+    protocol.samples, protocol.deadline = [], time.perf_counter() + seconds
     protocol.ping()
     await protocol.done
     transport.close()
@@ -322,7 +321,7 @@ class FloodDatagrams(asyncio.DatagramProtocol):
         self.transport: asyncio.DatagramTransport = cast("asyncio.DatagramTransport", transport)
         self.began = time.perf_counter()
         for _ in range(WINDOW):
-            transport.sendto(PACKET)
+            self.transport.sendto(PACKET)
 
     def datagram_received(self, data: bytes, addr: object) -> None:
         self.count += 1
@@ -415,17 +414,12 @@ def show(results: Results) -> None:
         print(row)
 
 
-def make_loop(uvloop: bool) -> asyncio.AbstractEventLoop:
-    if not uvloop:
-        return asyncio.new_event_loop()
-    import uvloop as fast
-
-    loop: asyncio.AbstractEventLoop = fast.new_event_loop()
-    return loop
+def make_loop(fast: bool) -> asyncio.AbstractEventLoop:
+    return uvloop.new_event_loop() if fast else asyncio.new_event_loop()
 
 
-def run_server(control: Connection, uvloop: bool) -> None:
-    with asyncio.Runner(loop_factory=lambda: make_loop(uvloop)) as runner:
+def run_server(control: Connection, fast: bool) -> None:
+    with asyncio.Runner(loop_factory=lambda: make_loop(fast)) as runner:
         runner.run(serve(control))
 
 
@@ -448,8 +442,7 @@ def main() -> None:
     finally:
         ours.send("stop")
         server.join(10)
-        if server.is_alive():
-            server.terminate()
+        server.terminate()
 
 
 if __name__ == "__main__":

@@ -21,6 +21,29 @@ PEER = b"\2" + bytes(31) + b"\7"
 LOOPBACK = "127.0.0.1"
 
 
+class FakeTransport(asyncio.Transport):
+    """Counts what a link asks of it."""
+
+    def __init__(self, peer: tuple[str, int] | None = ("192.0.2.1", 1)) -> None:
+        super().__init__({"sockname": ("192.0.2.2", 2), "peername": peer})
+        self.reading = True
+        self.aborted = False
+
+    def is_reading(self) -> bool:
+        return self.reading
+
+    def pause_reading(self) -> None:
+        assert self.reading
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        assert not self.reading
+        self.reading = True
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
 @asynccontextmanager
 async def loopback_links() -> AsyncIterator[tuple[StreamLink, StreamLink]]:
     """Both ends of a real TCP connection; whatever is left of it is aborted."""

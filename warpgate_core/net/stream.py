@@ -33,8 +33,8 @@ UNKNOWN: Final = Endpoint("::", 0)  # the name of a connection that was reset be
 class StreamLink(asyncio.Protocol):
     """One TCP connection with back-pressure both ways, typed errors and push-back.
 
-    Made by an event loop's protocol factory: ``loop.create_connection(StreamLink, ...)``. One reader at
-    a time. Cancelling a read loses nothing.
+    A protocol factory: ``loop.create_connection(StreamLink, ...)``. One reader at a time; cancelling a
+    read loses nothing.
 
     Args:
         on_connected: called with the link once it is connected (for listeners).
@@ -55,15 +55,14 @@ class StreamLink(asyncio.Protocol):
         self._buffered = 0
         self._need = 1
         self._waiter: asyncio.Future[None] | None = None
-        self._read_paused = False
-        self._write_paused = False
+        self._read_paused = self._write_paused = False
         self._writable = asyncio.Event()
         self._gone = asyncio.Event()
         self._eof = False
         self._wrote_eof = False
         self._closing = False
         self._detached = False
-        self._sink = False
+        self._sink = False  # throw away what comes
         self._error: PipeError | None = None
         self._preamble: tuple[int, Callable[[bytes], None]] | None = None
         self._lost_callbacks: list[Callable[[PipeError | None], None]] = []

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 import pytest
 
+from tests.core.testing.worlds import virtual
 from warpgate_core.endpoint import Endpoint, Family
 from warpgate_core.errors import NetworkError
 from warpgate_core.nat import Filtering, Mapping
 from warpgate_core.net.edge import DatagramSocket, LocalInterface
 from warpgate_core.net.stream import StreamLink
 from warpgate_core.testing.line import Line
-from warpgate_core.testing.loop import LeakError, run_virtual
+from warpgate_core.testing.loop import LeakError
 from warpgate_core.testing.nat import FIREWALL, PORT_RESTRICTED, SYMMETRIC, NatRules
 from warpgate_core.testing.network import MemoryNetwork
-
-
-def virtual(main: Callable[[], Awaitable[None]], seed: int = 0) -> None:
-    async def run() -> None:
-        await main()
-
-    run_virtual(run, seed=seed)
 
 
 def test_interfaces_show_cards_nats_and_mapped_endpoints() -> None:

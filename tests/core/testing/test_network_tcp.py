@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.core.links import memory_links
+from tests.core.testing.worlds import virtual
 from warpgate_core.endpoint import Endpoint
 from warpgate_core.errors import PeerLostError
 from warpgate_core.net.stream import StreamLink
 from warpgate_core.testing.host import Host
 from warpgate_core.testing.line import Line
-from warpgate_core.testing.loop import LeakError, run_virtual
+from warpgate_core.testing.loop import LeakError
 from warpgate_core.testing.nat import NatRules
 from warpgate_core.testing.network import MemoryNetwork
 from warpgate_core.testing.tcp import RECEIVE_BUFFER, SEND_BUFFER
@@ -26,18 +27,17 @@ from warpgate_core.testing.transport import HIGH_WATER, MemoryTransport
 SERVER = Endpoint("198.51.100.2", 7)
 
 
-def virtual(main: Callable[[], Awaitable[None]], seed: int = 0) -> None:
-    async def run() -> None:
-        await main()
-
-    run_virtual(run, seed=seed)
-
-
 def hosts(network: MemoryNetwork, line: Line | None = None) -> tuple[Host, Host]:
     return (
         network.host("one", "198.51.100.1/24", line=line),
         network.host("other", "198.51.100.2/24", line=line),
     )
+
+
+def abort_all(host: Host) -> None:
+    for connection in tuple(host.connections.values()):
+        if isinstance(connection.owner, MemoryTransport):
+            connection.owner.abort()
 
 
 async def elapsed(awaitable: Awaitable[object]) -> tuple[float, BaseException | None]:
@@ -111,12 +111,8 @@ def test_a_lost_handshake_is_repeated() -> None:
         took, error = await elapsed(one.connect(SERVER, StreamLink))
         assert error is None
         assert took == pytest.approx(3, abs=0.01), "RFC 6298: after 1 s, after 2 more"
-        other.unlisten(SERVER)
         for host in (one, other):
-            for connection in tuple(host.connections.values()):
-                transport = connection.owner
-                assert isinstance(transport, MemoryTransport)
-                transport.abort()
+            abort_all(host)
 
     virtual(main)
 
@@ -235,10 +231,7 @@ def test_only_outgoing_443() -> None:
         assert isinstance(error, TimeoutError)
         transport.abort()
         await asyncio.sleep(1)
-        for connection in tuple(outside.connections.values()):
-            assert isinstance(connection.owner, MemoryTransport | None)
-            if connection.owner is not None:
-                connection.owner.abort()
+        abort_all(outside)
 
     virtual(main)
 
@@ -268,13 +261,7 @@ def test_the_same_endpoints_again_at_once() -> None:
 # -- carrying ------------------------------------------------------------------------------------
 
 
-@given(
-    st.integers(0, 2**32),
-    st.floats(0, 0.2),
-    st.floats(0, 0.05),
-    st.floats(0, 0.3),
-    st.booleans(),
-)
+@given(st.integers(0, 2**32), st.floats(0, 0.2), st.floats(0, 0.05), st.floats(0, 0.3), st.booleans())
 def test_everything_arrives_in_order_over_any_line(
     seed: int, loss: float, jitter: float, odd: float, shred: bool
 ) -> None:

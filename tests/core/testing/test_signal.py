@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 import pytest
 
+from tests.core.testing.worlds import virtual
 from warpgate_core.identity import Identity
 from warpgate_core.signal.envelope import Envelope, EnvelopeCodec, MessageType
 from warpgate_core.signal.signaller import Signaller
 from warpgate_core.testing.line import Line
-from warpgate_core.testing.loop import run_virtual
 from warpgate_core.testing.signal import MemorySignal, MemorySignaller
 
 ALICE = Identity.from_secret(bytes(31) + b"\1")
 BOB = Identity.from_secret(bytes(31) + b"\2")
-
-
-def virtual(main: Callable[[], Awaitable[None]], seed: int = 0) -> None:
-    async def run() -> None:
-        await main()
-
-    run_virtual(run, seed=seed)
 
 
 def join(signal: MemorySignal, identity: Identity, skew: float = 0.0) -> MemorySignaller:
