@@ -28,6 +28,8 @@ PADDED_OFFER = 1_200  # bytes; passes every IPv6 path (RFC 8200 section 5) with 
 FIRST_RETRY = 0.100  # s; a lost check costs no more than this on a line of ordinary length
 RETRY_GROWTH = 1.5
 LAST_RETRY = 0.500  # s; RFC 8445 section 14.3: initial RTO of a connectivity check
+PROBE_INTERVAL = 0.020  # s; what a punch may take beyond S + P/2, since one of them arrives just in time
+PROBES = 50  # 60 bytes each, for the first second: signalling that takes longer is not quick anyway
 CHECK_WINDOW = 5.0  # s from when both ends could be checking; a dozen checks, all lost: 5 % loss does not
 NOMINATE_RETRIES = 40  # at LAST_RETRY: 20 s, well beyond any session's own time-out
 
@@ -279,11 +281,23 @@ class DatagramPath(CandidatePath):
         self._give_up_at: float | None = None
         self._sent_nominations = 0
         self._channel = 0
+        self._probe_timer: asyncio.TimerHandle | None = None
+        self._probes = 0
 
     def start(self) -> None:
         """Send the first check, and go on until something comes back."""
         if self._timer is None and not self.closed:
             self._check()
+            if self.owner.role is Role.INITIATOR and self.owner.keys is None:
+                self._probe_timer = asyncio.get_running_loop().call_later(PROBE_INTERVAL, self._probe)
+
+    def _probe(self) -> None:
+        self._probe_timer = None
+        if self.closed or self.owner.keys is not None or self._probes >= PROBES:
+            return
+        self._probes += 1
+        self._transmit(self.proof.probe())
+        self._probe_timer = asyncio.get_running_loop().call_later(PROBE_INTERVAL, self._probe)
 
     def expire(self) -> None:
         """From now on both ends can be checking: give up in `CHECK_WINDOW` seconds."""
@@ -382,9 +396,10 @@ class DatagramPath(CandidatePath):
         self._stop_timer()
 
     def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for timer in (self._timer, self._probe_timer):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._probe_timer = None
 
     def close(self) -> None:
         """See `CandidatePath`."""

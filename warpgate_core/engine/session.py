@@ -394,7 +394,11 @@ class Session(ABC):
                 self.verify_offer(frame)
             if path is not None and not path.closed:
                 path.take(frame, size)
-            elif len(self._paths) < MAX_PATHS and "udp" in self.transports:
+            elif (
+                frame.kind is not FrameKind.PROBE
+                and len(self._paths) < MAX_PATHS
+                and "udp" in self.transports
+            ):
                 kind = self.kind_of(remote)
                 fresh = self._new_datagram_path(sock, remote, self.strategy_of(frame), kind)
                 self._enter(fresh)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from warpgate_core.address import NodeAddress
 from warpgate_core.endpoint import Endpoint, Family
@@ -53,6 +53,8 @@ class Target:
         kind: candidate kind of the remote endpoint: host or srflx.
         delay: seconds to the attempt before it in the list, while that has not failed.
         tcp: worth a TCP connection.
+        likely: both addresses say that a connection will come about; else it is an attempt at luck, for
+            which no path that works is held back.
     """
 
     remote: Endpoint
@@ -60,6 +62,7 @@ class Target:
     kind: str
     delay: float
     tcp: bool
+    likely: bool = True
 
 
 def plan_race(
@@ -128,17 +131,18 @@ def order_targets(local: Iterable[LocalInterface], peer: NodeAddress) -> list[Ta
             seen.add(theirs.internal)
             reachable = theirs.nat.mapping is Mapping.NONE or theirs.external == theirs.internal
             slot = 0 if near else 1 if reachable else 2
-            classes[slot].append(Target(theirs.internal, source, "host", ATTEMPT_DELAY, tcp=True))
+            likely = slot < 2 or theirs.nat.mapping is Mapping.UNKNOWN
+            classes[slot].append(Target(theirs.internal, source, "host", ATTEMPT_DELAY, True, likely))
         for outside, tcp in ((theirs.external, open_tcp), (theirs.tcp_external, True)):
             if outside is not None and outside not in seen:
                 seen.add(outside)
+                # A NAT that lets anybody's datagrams in may do so with connections; it seldom does.
                 usable = tcp or theirs.nat.filtering is Filtering.EIF
-                classes[1].append(Target(outside, None, "srflx", ATTEMPT_DELAY, tcp=usable))
+                classes[1].append(Target(outside, None, "srflx", ATTEMPT_DELAY, usable, tcp))
     ordered = [target for group in classes for target in _interleave(group)]
     near_count = len(classes[0])
     return [
-        Target(t.remote, t.local, t.kind, 0.0 if i == 0 else _gap(i, near_count), t.tcp)
-        for i, t in enumerate(ordered[:MAX_TARGETS])
+        replace(t, delay=0.0 if i == 0 else _gap(i, near_count)) for i, t in enumerate(ordered[:MAX_TARGETS])
     ]
 
 

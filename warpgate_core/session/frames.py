@@ -56,13 +56,17 @@ class FrameKind(enum.IntEnum):
     CHECK = 0xE3
     NOMINATE = 0xE4
     CONFIRM = 0xE5
+    PROBE = 0xE6
 
 
 _KINDS = frozenset(FrameKind)
 _CARRIERS = frozenset((FrameKind.OFFER, FrameKind.ANSWER, FrameKind.REFUSAL))  # of an envelope
-_UNKEYED = frozenset((FrameKind.OFFER, FrameKind.REFUSAL))  # made before both ends share a key
+_UNKEYED = frozenset(
+    (FrameKind.OFFER, FrameKind.REFUSAL, FrameKind.PROBE)
+)  # made before both ends share a key
 _NAMELESS = frozenset((FrameKind.REFUSAL, FrameKind.CONFIRM))
 _FLAGS = {FrameKind.CHECK: _WANTS_REPLY, FrameKind.NOMINATE: _CHANNEL}
+_FIRST = frozenset((FrameKind.OFFER, FrameKind.PROBE))  # made before anything of the peer's was heard
 _ECHOING = frozenset((FrameKind.REFUSAL, FrameKind.NOMINATE, FrameKind.CONFIRM))
 
 
@@ -156,7 +160,7 @@ class Frame:
             (self.strategy == "" if kind in _NAMELESS else is_valid_name(self.strategy), "strategy"),
             ((self.nonce == NO_NONCE) == (kind is FrameKind.REFUSAL), "nonce"),
             (self.echo != NO_NONCE if kind in _ECHOING else True, "echo"),
-            (self.echo == NO_NONCE if kind is FrameKind.OFFER else True, "echo"),
+            (self.echo == NO_NONCE if kind in _FIRST else True, "echo"),
         )
         for right, field in rules:
             if not right:

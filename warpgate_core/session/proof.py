@@ -127,6 +127,14 @@ class PathProof:
             return self._answer(NO_NONCE, self.strategy)
         return self._signed(FrameKind.CHECK, NO_NONCE, self.strategy, wants_reply=True)
 
+    def probe(self) -> Frame:
+        """As initiator, over UDP, before the answer: a small frame that shows the responder our nonce.
+
+        It opens our own NAT, and the first one to arrive after the responder has opened its own brings a
+        CHECK with our nonce at once, which saves the round trip of asking for one.
+        """
+        return Frame(FrameKind.PROBE, self.tag, self.nonce, strategy=self.strategy)
+
     def nominate(self, channel: int = 0) -> Frame:
         """As initiator: choose this path. The frame may be sent again until CONFIRMED.
 
@@ -159,6 +167,8 @@ class PathProof:
         """
         if frame.kind is FrameKind.OFFER and self.role is Role.RESPONDER:
             return self._on_offer(frame)
+        if frame.kind is FrameKind.PROBE:
+            return self._on_probe(frame)
         self._authenticate(frame)
         match frame.kind, self.role:
             case ((FrameKind.ANSWER | FrameKind.CHECK), Role.INITIATOR):
@@ -193,6 +203,12 @@ class PathProof:
         if self.state is not ProofState.OPEN:  # who sent a right MAC has the answer: this one comes late
             return []
         return self._once([self._answer(frame.nonce, frame.strategy)])
+
+    def _on_probe(self, frame: Frame) -> list[Frame]:
+        # Nobody vouches for a PROBE, so it moves nothing, and the reply has exactly its length.
+        if self.role is not Role.RESPONDER or self.stream or frame.tag != self.tag:
+            raise ProtocolError(f"PROBE is not for the {self.role}")
+        return [self._signed(FrameKind.CHECK, frame.nonce, frame.strategy)] if not self.proven else []
 
     def _heard(self, frame: Frame) -> list[Frame]:
         if not self.proven:

@@ -24,7 +24,7 @@ def plausible_transports(faces: Iterable[LocalInterface], peer: NodeAddress) -> 
     """By what a direct connection to `peer` may come about, as far as both addresses tell."""
     targets = order_targets(faces, peer)
     kinds = {"udp"} if targets else set()
-    if any(target.tcp for target in targets):
+    if any(target.tcp and target.likely for target in targets):
         kinds.add("tcp")
     return frozenset(kinds)
 
