@@ -40,9 +40,8 @@ class StreamLink(asyncio.Protocol):
         on_connected: called with the link once it is connected (for listeners).
 
     Attributes:
-        local: own end of the connection.
-        remote: the peer's end.
-        transport: the transport underneath.
+        local, remote: own end of the connection, and the peer's.
+        transport: what is underneath.
     """
 
     local: Endpoint
@@ -196,7 +195,7 @@ class StreamLink(asyncio.Protocol):
                 return data
             if self._eof and not self._detached:
                 return b""
-            await self._wait_readable(1)
+            await self._readable(1)
 
     async def read_exactly(self, count: int) -> bytes:
         """Read exactly `count` bytes; none are taken if fewer come.
@@ -213,7 +212,10 @@ class StreamLink(asyncio.Protocol):
                 raise PipeClosedError(
                     f"{self.remote} ended the connection after {self._buffered} of {count} bytes"
                 )
-            await self._wait_readable(count)
+            try:
+                await self._readable(count)
+            finally:
+                self._need = 1
         return self._take_exactly(count)
 
     def _take_exactly(self, count: int) -> bytes:
@@ -248,22 +250,17 @@ class StreamLink(asyncio.Protocol):
         elif self._eof and self._preamble is not None:
             self.eof_received()
 
-    async def _wait_readable(self, need: int) -> None:
-        """Wait until `need` bytes, EOF or the end; raises what reading must raise."""
+    def _readable(self, need: int) -> asyncio.Future[None]:
+        """Done with `need` bytes, EOF or the end; raises what reading must raise."""
         if self._closing or self._detached or self._error is not None or self._gone.is_set():
             raise self._state_error()
-        if self._waiter is not None:
+        if self._waiter is not None and not self._waiter.done():
             raise PipeError(f"somebody is already reading from {self!r}; one reader at a time")
         if self._read_paused:
             self._resume_reading()
         self._need = need
-        waiter = self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await waiter
-        finally:
-            self._need = 1
-            if self._waiter is waiter:
-                self._waiter = None
+        self._waiter = asyncio.get_running_loop().create_future()
+        return self._waiter
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None
@@ -293,8 +290,11 @@ class StreamLink(asyncio.Protocol):
 
     # -- writing -----------------------------------------------------------------------------
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> bool:
         """Queue bytes; follow with `drain`.
+
+        Returns:
+            Whether `drain` has something to do; whoever asks saves a call per write.
 
         Raises:
             PipeClosedError: closed on this side, or after `write_eof`.
@@ -305,6 +305,7 @@ class StreamLink(asyncio.Protocol):
         if self._wrote_eof:
             raise PipeClosedError(f"{self!r}: nothing can be sent after the end of our direction")
         self.transport.write(data)
+        return self._write_paused or self.transport.is_closing()
 
     async def drain(self) -> None:
         """Wait until the transport takes more bytes.
@@ -437,7 +438,7 @@ class StreamLink(asyncio.Protocol):
         """
         if self._closing or self._detached or self._error is not None or self._gone.is_set():
             raise self._state_error()
-        if self._waiter is not None:
+        if self._waiter is not None and not self._waiter.done():
             raise PipeError(f"{self!r} cannot be handed over while somebody reads from it")
         if not self._eof:
             self.transport.pause_reading()

@@ -82,8 +82,8 @@ class StreamPipe(Pipe):
     async def send(self, data: bytes | bytearray | memoryview) -> None:
         """Send bytes; waits while the peer takes no more (back-pressure). See `Pipe.send`."""
         link = self._link
-        link.write(data if type(data) is bytes else bytes(data))
-        await link.drain()
+        if link.write(data if type(data) is bytes else bytes(data)):
+            await link.drain()
 
     async def recv(self, sub: Sub = SUB_ALL, timeout: float | None = None, limit: int = READ_LIMIT) -> bytes:
         """Receive 1 to `limit` bytes: what is there, or what comes next. See `Pipe.recv`.
