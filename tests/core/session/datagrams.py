@@ -80,7 +80,7 @@ class Event:
     path: int = field(compare=False)
     data: bytes | None = field(compare=False, default=None)  # None: a timer
     meddled: str = field(compare=False, default="")
-    drawn: bool = field(compare=False, default=False)  # an answer to what the meddler moved between paths
+    drawn: bool = field(compare=False, default=False)  # an answer to what the meddler sent
     retry: float = field(compare=False, default=RETRY)
 
 
@@ -183,6 +183,8 @@ class World:
             self._send(event, proof.nominate(7))
         elif not proof.opened:
             self._send(event, proof.opening())
+            if end.role is Role.INITIATOR and self.rng.random() < 0.5:
+                self._send(event, proof.probe())
         retry = min(event.retry * 1.5, LAST_RETRY)
         self._push(self.now + event.retry, event.session, event.role, event.path, retry=retry)
 
@@ -234,7 +236,7 @@ class World:
         self._check(event, before, after)
         for reply in replies:
             assert len(reply.encode()) <= len(event.data) or frame.kind is FrameKind.OFFER
-            self._send(event, reply, drawn=event.drawn or event.meddled == "other path")
+            self._send(event, reply, drawn=event.drawn or bool(event.meddled))
 
     # -- the meddler -----------------------------------------------------------------------------
 

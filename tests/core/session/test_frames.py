@@ -41,6 +41,8 @@ def any_frame(draw: st.DrawFn) -> Frame:
     match kind:
         case FrameKind.OFFER:
             return Frame(kind, tag, nonce, strategy=name, envelope=draw(SEALED))
+        case FrameKind.PROBE:
+            return Frame(kind, tag, nonce, strategy=name)
         case FrameKind.REFUSAL:
             return Frame(kind, tag, NO_NONCE, nonce, envelope=draw(SEALED))
         case FrameKind.ANSWER:
@@ -114,7 +116,7 @@ def test_the_fields_of_the_mac_do_not_run_into_each_other() -> None:
         assert other.mac != base.signed(key, stream=False).mac
 
 
-@pytest.mark.parametrize("first", [b for b in range(256) if not 0xE0 <= b <= 0xE5])
+@pytest.mark.parametrize("first", [b for b in range(256) if not 0xE0 <= b <= 0xE6])
 def test_what_is_not_a_frame_is_not_read_as_one(first: int) -> None:
     with pytest.raises(ProtocolError, match=f"0x{first:02x} begins no frame"):
         frame_length(bytes((first, 0, 60)))
@@ -149,7 +151,7 @@ def _patched(name: str, at: int, data: bytes) -> bytes:
     return whole[:at] + data + whole[at + len(data) :]
 
 
-ALL = ("OFFER", "ANSWER", "REFUSAL", "CHECK", "NOMINATE", "CONFIRM")
+ALL = tuple(kind.name for kind in FrameKind)
 
 
 @pytest.mark.parametrize(
@@ -178,6 +180,9 @@ def test_unknown_flags_are_refused(name: str, flags: int) -> None:
         ("CHECK", NONCE_AT, NO_NONCE, "nonce"),
         ("CHECK", NAME_AT + 1, b"-", "strategy"),
         ("NOMINATE", ECHO_AT, NO_NONCE, "echo"),
+        ("PROBE", ECHO_AT, NONCE_R, "echo"),
+        ("PROBE", MAC_AT, b"\1", "mac"),
+        ("PROBE", NONCE_AT, NO_NONCE, "nonce"),
         ("CONFIRM", ECHO_AT, NO_NONCE, "echo"),
         ("CONFIRM", NONCE_AT, NO_NONCE, "nonce"),
     ],

@@ -17,7 +17,7 @@ from warpgate_core.session.keys import SessionKeys
 from warpgate_core.session.proof import PathProof, ProofState
 from warpgate_core.strategy import Role
 
-OFFER, ANSWER, REFUSAL, CHECK, NOMINATE, CONFIRM = FrameKind
+OFFER, ANSWER, REFUSAL, CHECK, NOMINATE, CONFIRM, PROBE = FrameKind
 OPEN, HEARD, PROVEN, NOMINATED, CONFIRMED = ProofState
 MINE = {Role.INITIATOR: NONCE_I, Role.RESPONDER: NONCE_R}
 OTHER = {Role.INITIATOR: Role.RESPONDER, Role.RESPONDER: Role.INITIATOR}
@@ -71,7 +71,7 @@ def theirs(proof: PathProof, event: str, **changes: object) -> Frame:
         ENVELOPE if kind in (OFFER, ANSWER, REFUSAL) else b"",
     )
     frame = dataclasses.replace(frame, **changes)  # type: ignore[arg-type]
-    if kind in (OFFER, REFUSAL):
+    if kind in (OFFER, REFUSAL, PROBE):
         return frame
     return frame.signed(keys().of(peer), stream=proof.stream)
 
@@ -137,14 +137,23 @@ HEARD    | -         | -      | - CHECK+      | PROVEN | PROVEN CHECK+ | CONFIRM
 PROVEN   | -         | -      | - CHECK+      | -      | - CHECK+      | CONFIRMED CONFIRM+
 CONFIRMED| -         | -      | - CHECK+      | -      | - CHECK+      | - CONFIRM+
 """
+# Over UDP besides.
+RESPONDER_PROBED = """
+         | PROBE
+OPEN     | - CHECK+
+HEARD    | - CHECK+
+PROVEN   | -
+CONFIRMED| -
+"""
 REFUSED = {
-    Role.INITIATOR: ["OFFER", "REFUSAL+", "NOMINATE+", "NOMINATE", "CONFIRM"],
+    Role.INITIATOR: ["OFFER", "PROBE", "REFUSAL+", "NOMINATE+", "NOMINATE", "CONFIRM"],
     Role.RESPONDER: ["ANSWER", "ANSWER+", "REFUSAL+", "NOMINATE", "CONFIRM+", "CONFIRM"],
 }
 CASES = [
     *((Role.INITIATOR, False, *row) for row in table(INITIATOR_DATAGRAM)),
     *((Role.INITIATOR, True, *row) for row in table(INITIATOR_STREAM)),
     *((Role.RESPONDER, stream, *row) for stream in (False, True) for row in table(RESPONDER)),
+    *((Role.RESPONDER, False, *row) for row in table(RESPONDER_PROBED)),
 ]
 
 
@@ -271,6 +280,34 @@ def test_openings() -> None:
     assert responder.opening().envelope == ENVELOPE
     responder.peer_has_answer = True
     assert said([responder.opening()]) == "CHECK?"
+
+
+def test_a_probe_shows_the_nonce_and_nothing_else() -> None:
+    initiator = make(Role.INITIATOR, stream=False, locked=True)
+    probe = initiator.probe()
+    assert probe == Frame(PROBE, TAG, NONCE_I, strategy="direct")
+    responder = make(Role.RESPONDER, stream=False)
+    (reply,) = responder.receive(probe)
+    assert len(reply.encode()) == len(probe.encode())
+    initiator.unlock(keys())
+    assert initiator.receive(reply) == []
+    assert initiator.state is PROVEN, "the round trip of asking is saved"
+    assert responder.state is OPEN, "anybody may have sent it"
+
+
+def test_a_probe_moves_nothing_and_has_no_place_on_a_stream_or_in_another_session() -> None:
+    for proof, changes in (
+        (make(Role.RESPONDER, stream=True), {}),
+        (make(Role.INITIATOR, stream=False), {}),
+        (make(Role.RESPONDER, stream=False), {"tag": bytes(8)}),
+    ):
+        before = snapshot(proof)
+        with pytest.raises(ProtocolError, match="PROBE is not for"):
+            proof.receive(theirs(proof, "PROBE", **changes))
+        assert snapshot(proof) == before
+    late = make(Role.RESPONDER, stream=False, locked=True)
+    with pytest.raises(ProtocolError, match="before there is an answer"):
+        late.receive(theirs(late, "PROBE"))
 
 
 def test_a_responder_without_an_answer_cannot_open_and_gets_it_later() -> None:
@@ -425,7 +462,7 @@ def test_no_reply_is_longer_than_what_it_answers(
     ours: str, others: str, envelope: bytes, channel: int
 ) -> None:
     for role, events in EVENTS.items():
-        for event in events:
+        for event in [*events, "PROBE"] if role is Role.RESPONDER else events:
             proof = make(role, stream=False)
             proof.strategy = ours
             if event == "CONFIRM+":

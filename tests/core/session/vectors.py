@@ -73,4 +73,5 @@ def frames() -> dict[str, Frame]:
         "CHECK over TCP": Frame(kind.CHECK, TAG, NONCE_I, NONCE_R, "direct", True).signed(i, stream=True),
         "NOMINATE": Frame(kind.NOMINATE, TAG, NONCE_I, NONCE_R, "direct", channel=7).signed(i, stream=False),
         "CONFIRM": Frame(kind.CONFIRM, TAG, NONCE_R, NONCE_I).signed(r, stream=False),
+        "PROBE": Frame(kind.PROBE, TAG, NONCE_I, strategy="direct"),
     }
