@@ -339,6 +339,43 @@ class TestNonsense:
 
 
 @broker_needed
+@pytest.mark.skipif(not hasattr(socket, "TCP_QUICKACK"), reason="only Linux lets a program confirm at once")
+async def test_an_answer_right_behind_an_acknowledgement_is_not_held_back() -> None:
+    """Brokers leave Nagle's algorithm on: without confirming at once the second message waits 40 ms."""
+    alice, bob, answers, times = Identity.generate(), Identity.generate(), Received(), []
+    async with (
+        Mosquitto() as broker,
+        Router(bob, None, time.time, None, [broker.url]) as there,
+        Router(alice, answers, time.time, None, [broker.url]) as here,
+    ):
+        back = await there.pipe(alice.public_key_hex)
+
+        async def answer(msg: bytes, src_pk: bytes, queue_id: bytes, client: object) -> None:
+            assert await back.send(b"answer") == 6
+
+        there.add_msg_handler(answer)
+        pipe = await here.pipe(bob.public_key_hex)
+        for _ in range(9):
+            began = time.monotonic()
+            assert await pipe.send(b"question") == 8
+            assert await answers.get() == b"answer"
+            times.append(time.monotonic() - began)
+    assert sorted(times)[4] < 0.02, times
+
+
+@broker_needed
+@pytest.mark.parametrize("tls", [False, True])
+async def test_closing_does_not_wait_for_a_broker_that_hangs(certificates: Certificates, tls: bool) -> None:
+    async with Mosquitto(tls=certificates if tls else None) as broker:
+        context = certificates.client_context()
+        async with Router(Identity.generate(), None, time.time, None, [broker.url], tls=context) as one:
+            assert one.brokers[0].state == "up"
+            await broker.pause()
+            began = time.monotonic()
+        assert time.monotonic() - began < 1.5
+
+
+@broker_needed
 def test_it_runs_on_uvloop(certificates: Certificates) -> None:
     async def main() -> None:
         async with Mosquitto(tls=certificates, websocket=True) as broker:

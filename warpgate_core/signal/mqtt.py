@@ -20,6 +20,7 @@ from typing import Any, Final, TypeVar
 
 import aiomqtt
 import paho.mqtt.client as paho
+from aiomqtt.exceptions import MqttConnectError
 
 from warpgate_core.errors import BrokerError
 from warpgate_core.signal.brokers import Broker
@@ -216,6 +217,8 @@ def _why(error: BaseException | None, stream: BrokerStream) -> str:
         return str(stream.error) or type(stream.error).__name__
     if error is None:
         return "the broker closed the connection"
-    if isinstance(error, aiomqtt.MqttCodeError) and error.rc is not None:
+    if isinstance(error, MqttConnectError):
         return f"the broker refused: {error.rc}".lower()
+    if isinstance(error, aiomqtt.MqttCodeError):
+        return "the connection to the broker was lost"
     return str(error)

@@ -16,7 +16,7 @@ from warpgate_core.address import BrokerHint
 from warpgate_core.signal.brokers import Broker
 from warpgate_core.signal.dial import Dialer
 from warpgate_core.signal.inbound import Inbound
-from warpgate_core.signal.link import BrokerLink, LinkEvents, LinkState
+from warpgate_core.signal.link import GIVEN_UP_AFTER, BrokerLink, LinkEvents, LinkState
 from warpgate_core.signal.rendezvous import inbox_topic, rank
 from warpgate_core.tasks import TaskSet
 
@@ -76,6 +76,7 @@ class BrokerPool:
         self._tasks = TaskSet("broker pool")
         self._idle_timeout = idle_timeout
         self._idle: asyncio.TimerHandle | None = None
+        self._abandoned: dict[BrokerLink, asyncio.TimerHandle] = {}
         self._any_up = False
         self._closed = False
         self.inbound = Inbound(rank(brokers, own_key), self._pool_link, self.release, on_change)
@@ -88,8 +89,9 @@ class BrokerPool:
         """Close every link; bounded in time."""
         self._closed = True
         self.inbound.close()
-        if self._idle is not None:
-            self._idle.cancel()
+        for timer in (self._idle, *self._abandoned.values()):
+            if timer is not None:
+                timer.cancel()
         await asyncio.gather(*(link.close() for link in self._links.values()))
         await self._tasks.close()
 
@@ -131,9 +133,20 @@ class BrokerPool:
             self._idle = self._loop.call_later(self._idle_timeout, self._close_idle)
 
     def done(self, link: BrokerLink) -> None:
-        """The opposite of `use`. A connection still being made for nobody is given up."""
+        """The opposite of `use`. A connection still being made for nobody has a second to come about.
+
+        Not given up at once: the next message would only dial the same slow or dead broker again.
+        """
         link.users -= 1
-        if link.users == 0 and link.state is LinkState.CONNECTING and not self.inbound.keeps(link):
+        if self._is_abandoned(link) and link not in self._abandoned and not self._closed:
+            self._abandoned[link] = self._loop.call_later(GIVEN_UP_AFTER, self._give_up, link)
+
+    def _is_abandoned(self, link: BrokerLink) -> bool:
+        return link.users == 0 and link.state is LinkState.CONNECTING and not self.inbound.keeps(link)
+
+    def _give_up(self, link: BrokerLink) -> None:
+        del self._abandoned[link]
+        if self._is_abandoned(link):
             self.release(link)
 
     def release(self, link: BrokerLink) -> None:
