@@ -57,8 +57,7 @@ class StreamLink(asyncio.Protocol):
         self._read_paused = self._write_paused = False
         self._writable = asyncio.Event()
         self._gone = asyncio.Event()
-        self._eof = False
-        self._wrote_eof = False
+        self._eof = self._wrote_eof = False
         self._closing = False
         self._detached = False
         self._sink = False  # throw away what comes
