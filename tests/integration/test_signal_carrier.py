@@ -10,6 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,33 @@ class TestTheWayOut:
     async def test_a_card_that_does_not_exist_is_a_config_error(self) -> None:
         with pytest.raises(ConfigError, match="no such network card"):
             Router(Identity.generate(), get_time=time.time, servers=["h"], nic="eth77")
+
+
+@broker_needed
+async def test_peers_with_one_family_each_meet_at_a_broker_that_has_both(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An IPv4-only, an IPv6-only and a dual-stack router, pairwise; most brokers have one family."""
+    real = socket.getaddrinfo
+
+    def both(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
+        if host != "localhost":
+            return real(host, port, *args, **kwargs)
+        v6 = (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", port, 0, 0))
+        return [v6, (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", both)
+    async with AsyncExitStack() as stack:
+        hosts = ["127.0.0.1"] * 3 + ["::1"] * 3 + ["localhost"]
+        urls = [(await stack.enter_async_context(Mosquitto(host))).url for host in hosts]
+        peers = {}
+        for nic in ("127.0.0.1", "::1", None):
+            made = Router(Identity.generate(), Received(), time.time, nic, urls)
+            peers[nic] = await stack.enter_async_context(made)
+        for sender in peers.values():
+            for recipient in peers.values():
+                pipe = await sender.pipe(recipient.identity.public_key)
+                assert await pipe.send(b"met") == 3
 
 
 class TestNames:
