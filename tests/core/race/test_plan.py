@@ -184,6 +184,27 @@ def test_where_a_tcp_connection_is_worth_trying(
     assert {str(target.remote): target.tcp for target in found} == worth
 
 
+@pytest.mark.parametrize(
+    ("face", "likely"),
+    [
+        (theirs("198.51.100.1:9"), {"198.51.100.1:9": True}),
+        (theirs("10.9.9.7:9", "198.51.100.5:9"), {"10.9.9.7:9": True, "198.51.100.5:9": False}),
+        (theirs("172.16.0.5:9", "198.51.100.5:9"), {"172.16.0.5:9": False, "198.51.100.5:9": False}),
+        (theirs("172.16.0.5:9", "198.51.100.5:9", CONE), {"172.16.0.5:9": False, "198.51.100.5:9": False}),
+        (
+            theirs("172.16.0.5:9", "198.51.100.5:9", NatProfile()),
+            {"172.16.0.5:9": True, "198.51.100.5:9": True},
+        ),
+        (
+            theirs("172.16.0.5:9", "198.51.100.5:9", tcp="198.51.100.5:80"),
+            {"172.16.0.5:9": False, "198.51.100.5:9": True, "198.51.100.5:80": True},
+        ),
+    ],
+)
+def test_for_what_a_path_that_works_is_held_back(face: InterfaceAddress, likely: dict[str, bool]) -> None:
+    assert {str(target.remote): target.likely for target in targets([AWAY4], face)} == likely
+
+
 def test_a_firewall_without_nat_orders_and_does_not_forbid() -> None:
     face = InterfaceAddress(0, at("[2001:db8::1]:9"), at("[2001:db8::1]:9"), FIREWALL)
     (only,) = targets([AWAY6], face)
