@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from collections.abc import Sequence
 from warpgate_core.cli.exits import Exit, OutputGone, UsageError
 from warpgate_core.cli.failure import report
 from warpgate_core.cli.parser import build_parser, is_json
-from warpgate_core.cli.process import ensure_standard_streams, run_async, silent_signals
+from warpgate_core.cli.process import ensure_standard_streams, silent_signals
 from warpgate_core.cli.terminal import Terminal
 
 __all__ = ["run"]
@@ -43,7 +42,10 @@ def run(argv: Sequence[str] | None) -> int:
 
 
 def _command(args: Namespace, terminal: Terminal) -> int:
+    import inspect
+
     from warpgate_core.cli.logs import log_to
+    from warpgate_core.cli.loop import run_async
 
     name = _MODULES.get(args.command, args.command)
     try:

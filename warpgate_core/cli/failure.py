@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterable
 from typing import Any
 
@@ -36,6 +35,8 @@ def report(error: BaseException, terminal: Terminal) -> int:
     if isinstance(one, UsageError) and one.command:
         terminal.say(f"`{one.command} --help` shows what can be typed")
     if terminal.verbose > 1:
+        import traceback  # 8 ms, and mostly not needed
+
         for row in "".join(traceback.format_exception(error)).splitlines():
             terminal.say(line((mask(row), "dim")))
     return code

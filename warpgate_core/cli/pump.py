@@ -1,9 +1,9 @@
 """netcat: a pipe joined to a source and a sink of bytes.
 
 A stream ends in two halves, as TCP does: the end of our input ends our direction, and what the peer still
-has to say comes through. The peer's end closes our output, but does not end ours if input is a file or
-another program, because there may be megabytes of it left; at a terminal it does, since nobody would
-know what to type next.
+has to say comes through. The peer's end closes our output, and not our input: there may be megabytes of
+it left. Whether the peer has ended one direction or closed, TCP does not say, so the commands choose how
+long input may be silent then: at a terminal not at all, since nobody would know what to type next.
 
 Datagrams have no half close. So the side whose input ends closes the pipe after some silence, in which an
 answer to the last message may come; an input that was empty from the beginning (/dev/null) closes
@@ -29,10 +29,6 @@ _READ: Final = 256 * 1024  # bytes; what asyncio takes from a socket at once
 
 class Input(Protocol):
     """Where bytes come from; see `Source`."""
-
-    @property
-    def outlives_peer(self) -> bool:
-        """Whether there may be more to send when the peer has ended its direction of a stream."""
 
     @property
     def ends_pipe(self) -> bool:
@@ -64,7 +60,14 @@ class Totals:
 
 
 async def join(
-    pipe: Pipe, source: Input, sink: Output, *, linger: float, totals: Totals, last: bool = True
+    pipe: Pipe,
+    source: Input,
+    sink: Output,
+    *,
+    linger: float,
+    totals: Totals,
+    last: bool = True,
+    patience: float | None = None,
 ) -> None:
     """Pass bytes both ways until both are done. The caller closes the pipe.
 
@@ -75,13 +78,15 @@ async def join(
         linger: seconds of silence after the end of input, for a pipe of datagrams.
         totals: is counted up as bytes pass.
         last: end the sink with the peer's direction; False leaves it open for the next pipe.
+        patience: seconds for which the source may be silent after the peer has ended its direction of a
+            stream; None: as long as it likes.
 
     Raises:
         PipeError: the pipe broke before it was done.
         OutputGone, NetworkError, InputError: the sink or the source failed.
     """
     if isinstance(pipe, StreamPipe):
-        await _Stream(pipe, source, sink, totals, last=last).run()
+        await _Stream(pipe, source, sink, totals, last=last, patience=patience).run()
     elif isinstance(pipe, DatagramPipe):
         await _Datagrams(pipe, source, sink, totals, linger).run()
     else:
@@ -134,29 +139,46 @@ async def _both(up: Coroutine[Any, Any, bool], down: Coroutine[Any, Any, bool]) 
 class _Stream:
     """A pipe of bytes, through asyncio's own streams on the bare connection."""
 
-    def __init__(self, pipe: StreamPipe, source: Input, sink: Output, totals: Totals, *, last: bool) -> None:
-        self._source, self._sink, self._totals, self._last = source, sink, totals, last
+    def __init__(
+        self,
+        pipe: StreamPipe,
+        source: Input,
+        sink: Output,
+        totals: Totals,
+        *,
+        last: bool,
+        patience: float | None,
+    ) -> None:
+        self._source, self._sink, self._totals = source, sink, totals
+        self._last, self._patience = last, patience
         self._remote = pipe.path.remote
         self._reader, self._writer = pipe.streams(_READ)
         self._peer_ended = False
+        self._silence = Silence()
 
     async def run(self) -> None:
         await _both(self._up(), self._down())
 
     async def _up(self) -> bool:
         try:
-            while data := await self._source.read():
+            while data := await self._read():
                 self._writer.write(data)
                 await self._writer.drain()
                 self._totals.sent += len(data)
             self._writer.transport.set_write_buffer_limits(0)
             await self._writer.drain()  # now that means: until all of it has gone out
             self._writer.write_eof()
-        except (OSError, PipeError) as error:
-            if isinstance(error, PipeError) and not isinstance(error, PeerLostError):
-                raise
+        except OSError as error:
             raise self._lost(error) from error
+        self._silence.give_up()
         return not self._source.ends_pipe
+
+    async def _read(self) -> bytes:
+        self._silence.begin()
+        try:
+            return await self._source.read()
+        finally:
+            self._silence.end()
 
     async def _down(self) -> bool:
         try:
@@ -168,11 +190,12 @@ class _Stream:
         self._peer_ended = True
         if self._last:
             await self._sink.end()
-        return self._source.outlives_peer
+        if self._patience is None:
+            return True
+        await self._silence.last(self._patience)
+        return False
 
     def _lost(self, error: BaseException) -> PeerLostError:
-        if isinstance(error, PeerLostError):
-            return error
         if self._peer_ended:
             return PeerLostError(
                 f"the peer at {self._remote} closed the pipe before it had taken all we sent"
@@ -188,9 +211,7 @@ class _Datagrams:
     ) -> None:
         self._pipe, self._source, self._sink, self._totals = pipe, source, sink, totals
         self._linger = linger
-        self._loop = asyncio.get_running_loop()
-        self._quiet = asyncio.Event()
-        self._timer: asyncio.TimerHandle | None = None
+        self._silence = Silence()
 
     async def run(self) -> None:
         await _both(self._up(), self._down())
@@ -204,30 +225,62 @@ class _Datagrams:
             return True  # the peer closed: `_down` sees it too, when it has read what came before
         if not (self._totals.sent or self._source.ends_pipe):
             return True
-        await self._silence()
+        await self._silence.last(self._linger)
         return False
-
-    async def _silence(self) -> None:
-        """Wait until nothing has come for so long."""
-        self._restart()
-        try:
-            await self._quiet.wait()
-        finally:
-            if self._timer is not None:
-                self._timer.cancel()
-
-    def _restart(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_later(self._linger, self._quiet.set)
 
     async def _down(self) -> bool:
-        async for message in self._pipe:
-            if self._timer is not None:
-                self._restart()
+        while True:
+            self._silence.begin()
+            try:
+                message = await self._pipe.recv()
+            except PipeClosedError:
+                return False
+            finally:
+                self._silence.end()
             self._totals.received += len(message)
             await self._sink.write(message)
-        return False
+
+
+class Silence:
+    """Notices when a wait for bytes has lasted for too long, once that matters."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._over = asyncio.Event()
+        self._allowed: float | None = None
+        self._is_waiting = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """A wait begins."""
+        self._is_waiting = True
+        self._follow()
+
+    def end(self) -> None:
+        """That wait has ended."""
+        self._is_waiting = False
+        self._follow()
+
+    async def last(self, seconds: float) -> None:
+        """Return when a wait has lasted `seconds`, counted from now at the earliest, or on `give_up`."""
+        self._allowed = seconds
+        self._follow()
+        try:
+            await self._over.wait()
+        finally:
+            self._allowed = None
+            self._follow()
+
+    def give_up(self) -> None:
+        """There will be no further wait."""
+        self._over.set()
+
+    def _follow(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._is_waiting and self._allowed is not None:
+            self._timer = self._loop.call_later(self._allowed, self._over.set)
 
 
 async def messages(source: Input) -> AsyncIterator[bytes]:

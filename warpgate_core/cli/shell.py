@@ -47,11 +47,6 @@ class Command:
         self._running: asyncio.subprocess.Process | None = None
 
     @property
-    def outlives_peer(self) -> bool:
-        """See `pump.Input`: it may answer when it has read everything."""
-        return True
-
-    @property
     def ends_pipe(self) -> bool:
         """See `pump.Input`: who closes its output has ended."""
         return True

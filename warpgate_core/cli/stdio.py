@@ -57,11 +57,6 @@ class Source:
         return os.isatty(self._fd)
 
     @property
-    def outlives_peer(self) -> bool:
-        """See `pump.Input`: a file or a program may have more to send; a person is asked for no more."""
-        return not self.is_terminal
-
-    @property
     def ends_pipe(self) -> bool:
         """See `pump.Input`."""
         return False

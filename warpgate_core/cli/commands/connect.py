@@ -97,7 +97,8 @@ async def _pass(pipe: Pipe, source: Source, sink: Sink, args: Namespace, termina
     loop = asyncio.get_running_loop()
     began = loop.time()
     try:
-        await join(pipe, source, sink, linger=args.linger, totals=totals)
+        patience = 0.0 if source.is_terminal else None
+        await join(pipe, source, sink, linger=args.linger, totals=totals, patience=patience)
     finally:
         took = loop.time() - began
         terminal.event(

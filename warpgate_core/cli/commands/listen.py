@@ -198,4 +198,13 @@ class _Listener:
             if command.status:
                 self._terminal.say(f"warning: the command ended with status {command.status}", "yellow")
         else:
-            await join(pipe, self._source, self._sink, linger=args.linger, totals=totals, last=not args.keep)
+            patience = 0.0 if self._source.is_terminal else args.linger if args.keep else None
+            await join(
+                pipe,
+                self._source,
+                self._sink,
+                linger=args.linger,
+                totals=totals,
+                last=not args.keep,
+                patience=patience,
+            )
