@@ -57,9 +57,11 @@ async def test_files_both_ways_at_once(tmp_path: Path, source: str) -> None:
     (tmp_path / "back").write_bytes(back)
     with (tmp_path / "back").open("rb") as back_file:
         stdin = back_file if source == "file" else asyncio.subprocess.PIPE
-        async with Warpgate("listen", *LOOPBACK, home=tmp_path / "b", stdin=stdin) as b:
-            async with Warpgate("connect", await b.address(), *LOOPBACK, home=tmp_path / "a") as a:
-                one, other = await asyncio.gather(a.end(there), b.end(back))
+        async with (
+            Warpgate("listen", *LOOPBACK, home=tmp_path / "b", stdin=stdin) as b,
+            Warpgate("connect", await b.address(), *LOOPBACK, home=tmp_path / "a") as a,
+        ):
+            one, other = await asyncio.gather(a.end(there), b.end(back))
     assert (one.code, other.code) == (0, 0)
     assert hashlib.sha256(other.out).digest() == hashlib.sha256(there).digest()
     assert hashlib.sha256(one.out).digest() == hashlib.sha256(back).digest()
@@ -82,12 +84,14 @@ async def test_output_to_a_file_and_input_from_dev_null(tmp_path: Path) -> None:
 async def test_the_peers_end_does_not_cut_off_what_we_still_send(tmp_path: Path) -> None:
     """B's input is at its end from the beginning; A's file must come through all the same."""
     data = noise(BIG)
-    async with Warpgate("listen", *LOOPBACK, home=tmp_path / "b", stdin=asyncio.subprocess.DEVNULL) as b:
-        async with Warpgate("connect", await b.address(), *LOOPBACK, home=tmp_path / "a") as a:
-            await a.write(data[:100])
-            assert a.process.stdout is not None
-            assert await a.process.stdout.read() == b""  # B's end reaches whoever reads from A, at once
-            one, other = await asyncio.gather(a.end(data[100:]), b.end())
+    async with (
+        Warpgate("listen", *LOOPBACK, home=tmp_path / "b", stdin=asyncio.subprocess.DEVNULL) as b,
+        Warpgate("connect", await b.address(), *LOOPBACK, home=tmp_path / "a") as a,
+    ):
+        await a.write(data[:100])
+        assert a.process.stdout is not None
+        assert await a.process.stdout.read() == b""  # B's end reaches whoever reads from A, at once
+        one, other = await asyncio.gather(a.end(data[100:]), b.end())
     assert (one.code, other.code) == (0, 0)
     assert other.out == data
 
@@ -171,12 +175,14 @@ async def test_exec_joins_a_command(tmp_path: Path) -> None:
 
 async def test_exec_tells_the_command_who_calls_and_ends_with_it(tmp_path: Path) -> None:
     """The command ends before its input does, and so does the pipe."""
-    async with Warpgate("listen", "--exec", "echo $WARPGATE_PEER", *LOOPBACK, home=tmp_path / "b") as b:
-        async with Warpgate("connect", await b.address(), *LOOPBACK, home=tmp_path / "a") as a:
-            peer = await a.read_line()
-            listener = await b.end()
-            assert listener.code == 0
-            assert (await a.end(b"")).code == 0
+    async with (
+        Warpgate("listen", "--exec", "echo $WARPGATE_PEER", *LOOPBACK, home=tmp_path / "b") as b,
+        Warpgate("connect", await b.address(), *LOOPBACK, home=tmp_path / "a") as a,
+    ):
+        peer = await a.read_line()
+        listener = await b.end()
+        assert listener.code == 0
+        assert (await a.end(b"")).code == 0
     assert peer.decode().strip() == Identity.load(tmp_path / "a" / "identity").public_key_hex
 
 
@@ -188,12 +194,14 @@ async def test_exec_that_fails_is_told(tmp_path: Path) -> None:
 
 async def test_exec_leaves_no_process_when_the_listener_is_interrupted(tmp_path: Path) -> None:
     command = "echo $$; sleep 1000 & wait"
-    async with Warpgate("listen", "--exec", command, *LOOPBACK, home=tmp_path / "b") as b:
-        async with Warpgate("connect", await b.address(), *LOOPBACK, home=tmp_path / "a") as a:
-            group = int(await a.read_line())
-            b.interrupt()
-            assert (await b.end()).code == 130
-            assert (await a.end(b"")).code == 0
+    async with (
+        Warpgate("listen", "--exec", command, *LOOPBACK, home=tmp_path / "b") as b,
+        Warpgate("connect", await b.address(), *LOOPBACK, home=tmp_path / "a") as a,
+    ):
+        group = int(await a.read_line())
+        b.interrupt()
+        assert (await b.end()).code == 130
+        assert (await a.end(b"")).code == 0
     assert living(group) == []
 
 
@@ -266,14 +274,16 @@ async def test_an_answer_over_udp_comes_through_after_the_end_of_input(tmp_path:
 
 
 async def test_a_killed_peer_breaks_the_pipe(tmp_path: Path) -> None:
-    async with Warpgate("listen", *LOOPBACK, home=tmp_path / "b") as b:
-        async with Warpgate("connect", await b.address(), *LOOPBACK, "--json", home=tmp_path / "a") as a:
-            await a.event("connected")
-            feeding = asyncio.create_task(a.end(noise(20 * BIG)))
-            assert b.process.stdout is not None
-            await b.process.stdout.readexactly(100)
-            b.process.kill()
-            one = await feeding
+    async with (
+        Warpgate("listen", *LOOPBACK, home=tmp_path / "b") as b,
+        Warpgate("connect", await b.address(), *LOOPBACK, "--json", home=tmp_path / "a") as a,
+    ):
+        await a.event("connected")
+        feeding = asyncio.create_task(a.end(noise(20 * BIG)))
+        assert b.process.stdout is not None
+        await b.process.stdout.readexactly(100)
+        b.process.kill()
+        one = await feeding
     assert one.code == 5
     result = one.events[-1]
     assert (result["exit_code"], result["kind"]) == (5, "PeerLostError")
