@@ -71,6 +71,8 @@ def test_addresses_of_one_machine_are_sent_to(host: str) -> None:
         ("::ffff:127.0.0.1", "IPv4 address in IPv6 clothes"),
         ("::ffff:192.168.1.6", "IPv4 address in IPv6 clothes"),
         ("::ffff:c0a8:106", "IPv4 address in IPv6 clothes"),
+        ("::7f00:1", "IPv4 address in IPv6 clothes"),
+        ("::c0a8:1ff", "IPv4 address in IPv6 clothes"),
     ],
 )
 def test_what_is_no_single_machine_of_somebody_else_is_not(host: str, why: str) -> None:

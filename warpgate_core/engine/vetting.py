@@ -49,7 +49,7 @@ class Vetter:
     def _objection(self, endpoint: Endpoint, ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
         if not 0 < endpoint.port <= 65_535:
             return "no usable port"
-        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+        if isinstance(ip, ipaddress.IPv6Address) and _holds_ip4(ip):
             return "an IPv4 address in IPv6 clothes"
         if ip.is_multicast:
             return "multicast"
@@ -62,6 +62,11 @@ class Vetter:
         if any(_is_broadcast(face, ip) for face in self.faces):
             return "a broadcast address of this network"
         return ""
+
+
+def _holds_ip4(ip: ipaddress.IPv6Address) -> bool:
+    """IPv4-mapped, or IPv4-compatible (RFC 4291 sections 2.5.5.1 and 2.5.5.2): a way round the other checks."""
+    return ip.ipv4_mapped is not None or 1 < int(ip) < 1 << 32
 
 
 def _is_broadcast(face: LocalInterface, ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
