@@ -65,7 +65,7 @@ class Vetter:
 
 
 def _holds_ip4(ip: ipaddress.IPv6Address) -> bool:
-    """IPv4-mapped, or IPv4-compatible (RFC 4291 sections 2.5.5.1 and 2.5.5.2): a way round the other checks."""
+    """IPv4-mapped or IPv4-compatible (RFC 4291 section 2.5.5): a way round the other checks."""
     return ip.ipv4_mapped is not None or 1 < int(ip) < 1 << 32
 
 
