@@ -211,6 +211,19 @@ class Attempt(ABC):
         """
 
     @abstractmethod
+    def accept_datagram(self, data: bytes, remote: Endpoint, sock: DatagramSocket) -> None:
+        """Hand over a datagram that came in at a UDP socket of the strategy's own.
+
+        Whatever is attached to no pipe goes here, as at the node's own sockets: proof, nomination and the
+        pipe are the core's then. Costs little when it is nothing of ours.
+
+        Args:
+            data: as received.
+            remote: where it came from.
+            sock: the socket, through which it is answered.
+        """
+
+    @abstractmethod
     async def check(
         self, remote: Endpoint, *, sock: DatagramSocket | None = None, kind: str = "host"
     ) -> Path:

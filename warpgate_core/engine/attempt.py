@@ -118,6 +118,12 @@ class SessionAttempt(Attempt):
         else:
             accept(link)
 
+    def accept_datagram(self, data: bytes, remote: Endpoint, sock: DatagramSocket) -> None:
+        """See `Attempt`: as if it had come in at one of the node's own sockets."""
+        accept = self._session.engine.edge.on_datagram
+        if accept is not None:
+            accept(data, remote, sock)
+
     async def check(
         self, remote: Endpoint, *, sock: DatagramSocket | None = None, kind: str = "host"
     ) -> Path:

@@ -56,8 +56,6 @@ class ResponderSession(Session):
         self._offer_envelope = envelope
         self._early: list[tuple[Frame, Endpoint, DatagramSocket, int]] = []
         self._ready = asyncio.Event()
-        self._delivered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._delivered.add_done_callback(lambda future: future.cancelled() or future.exception())
         self._winner: CandidatePath | None = None
         self.trace.add("offer", Phase.COMPLETE, f"from {peer.public_key.hex()[:12]}")
 
@@ -120,14 +118,9 @@ class ResponderSession(Session):
         except NetworkError as failure:
             sent, error = False, str(failure)
         self.trace.add("signal", Phase.COMPLETE if sent else Phase.FAILED, "" if sent else error)
-        if self._delivered.done():
-            return
         if sent:
-            self._delivered.set_result(None)
             for path in self._paths:
                 path.proof.peer_has_answer = True
-        else:
-            self._delivered.set_exception(StrategyError("", "signalling the answer", error))
 
     async def ready(self) -> None:
         """See `PathOwner`."""
@@ -159,8 +152,8 @@ class ResponderSession(Session):
         await self._ready.wait()
 
     async def delivered(self) -> None:
-        """See `Session`."""
-        await asyncio.shield(self._delivered)
+        """See `Session`: the initiator made it. A message may well overtake the answer."""
+        await self._ready.wait()
 
     async def settled(self, name: str) -> None:
         """See `Session`: the race ends by cancelling whoever waits here."""

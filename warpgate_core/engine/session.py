@@ -399,7 +399,7 @@ class Session(ABC):
                 and len(self._paths) < MAX_PATHS
                 and "udp" in self.transports
             ):
-                kind = self.kind_of(remote)
+                kind = "relay" if sock.is_relay else self.kind_of(remote)
                 fresh = self._new_datagram_path(sock, remote, self.strategy_of(frame), kind)
                 self._enter(fresh)
                 try:

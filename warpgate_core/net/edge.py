@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from warpgate_core.endpoint import Endpoint, Family
+from warpgate_core.errors import NetworkError
 from warpgate_core.nat import NatProfile
 from warpgate_core.net.stream import StreamLink
 
@@ -49,10 +50,17 @@ class LocalInterface:
 
 
 class DatagramSocket(ABC):
-    """One UDP socket that lives as long as its interface."""
+    """One UDP socket: the node's own, or one that a strategy made.
+
+    Attributes:
+        local: own end; of a relayed socket, the endpoint at the relay.
+        name: of the network card, or of whatever it goes by.
+        is_relay: whether somebody else's machine passes on what goes through it.
+    """
 
     local: Endpoint
     name: str
+    is_relay: bool = False
 
     @abstractmethod
     def send(self, data: bytes, remote: Endpoint) -> None:
@@ -68,7 +76,23 @@ class DatagramSocket(ABC):
 
     @abstractmethod
     def detach(self, remote: Endpoint) -> None:
-        """End what `attach` began; harmless if nothing is attached."""
+        """End what `attach` began; harmless if nothing is attached.
+
+        A strategy's own socket closes with the last one that detaches, if the strategy has let go of it.
+        """
+
+    def on_released(self, callback: Callable[[], None]) -> None:
+        """Call back once what the last `detach` set off is done; a pipe is over only then.
+
+        At once here: the node's own sockets stay open. A relay has a server to tell, within a bound.
+        """
+        callback()
+
+    def on_lost(self, callback: Callable[[NetworkError], None]) -> None:  # noqa: B027 - most never break
+        """Call back, perhaps soon, if the socket breaks for good.
+
+        Never here: the node's own sockets outlive what breaks, and silence is a matter of consent.
+        """
 
 
 class Edge(ABC):

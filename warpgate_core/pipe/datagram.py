@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Final
 
 from warpgate_core.endpoint import Endpoint
-from warpgate_core.errors import InputError, PeerLostError, PipeClosedError, PipeError
+from warpgate_core.errors import InputError, NetworkError, PeerLostError, PipeClosedError, PipeError
 from warpgate_core.net.edge import DatagramSocket
 from warpgate_core.pipe.base import SUB_ALL, Path, Pipe, Sub, check_sub
 from warpgate_core.pipe.consent import EXPIRY, Consent, ConsentState, Frame
@@ -80,7 +80,10 @@ class DatagramPipe(Pipe):
         self._burst = 0
         self.dropped = 0
         self.ignored = 0
+        self._released = False
+        self._broken: NetworkError | None = None
         sock.attach(remote, self._received)
+        sock.on_lost(self._lost)
         self._arm()
 
     @property
@@ -91,7 +94,8 @@ class DatagramPipe(Pipe):
     @property
     def error(self) -> PipeError | None:
         """See `Pipe.error`."""
-        return self._error() if self._consent.state is ConsentState.EXPIRED and not self._closing else None
+        broken = self._broken is not None or self._consent.state is ConsentState.EXPIRED
+        return self._error() if broken and not self._closing else None
 
     async def send(self, data: bytes | bytearray | memoryview) -> None:
         """Send one message of 0 to `MAX_MESSAGE` bytes; may be lost on the way. See `Pipe.send`.
@@ -149,6 +153,7 @@ class DatagramPipe(Pipe):
                 await self._over.wait()
         finally:
             self._release()
+        await self._over.wait()
 
     async def _wait(self) -> None:
         while not self._queue:
@@ -232,14 +237,23 @@ class DatagramPipe(Pipe):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not self._over.is_set():
-            self._sock.detach(self._remote)
         self._wake()
-        self._finished()
+        if not self._released:
+            self._released = True
+            self._sock.detach(self._remote)
+            self._sock.on_released(self._finished)
+
+    def _lost(self, error: NetworkError) -> None:
+        """The socket broke (called by the socket)."""
+        if not self._ended:
+            self._broken = error
+            self._release()
 
     def _error(self) -> PipeError:
         if self._closing:
             return PipeClosedError(f"{self!r} was closed on this side")
+        if self._broken is not None:
+            return PeerLostError(f"the way to {self._remote} is lost: {self._broken}")
         if self._consent.state is ConsentState.EXPIRED:
             return PeerLostError(f"{self._remote} has not answered for {EXPIRY:g} s: the peer is gone")
         return PipeClosedError(f"the peer at {self._remote} closed the pipe")

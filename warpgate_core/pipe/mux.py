@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Final
 
 from warpgate_core.endpoint import Endpoint
-from warpgate_core.errors import PipeError
+from warpgate_core.errors import NetworkError, PipeError
 from warpgate_core.net.edge import DatagramSocket
 
 __all__ = ["CHANNELS", "DATA_FIRST", "Channel", "DatagramMux", "data_byte"]
@@ -122,6 +122,7 @@ class Channel(DatagramSocket):
         self.number = number
         self.local = mux.sock.local
         self.name = mux.sock.name
+        self.is_relay = mux.sock.is_relay
 
     def send(self, data: bytes, remote: Endpoint) -> None:
         """See `DatagramSocket`."""
@@ -134,3 +135,11 @@ class Channel(DatagramSocket):
     def detach(self, remote: Endpoint) -> None:
         """See `DatagramSocket`."""
         self._mux.detach(self.number)
+
+    def on_released(self, callback: Callable[[], None]) -> None:
+        """See `DatagramSocket`."""
+        self._mux.sock.on_released(callback)
+
+    def on_lost(self, callback: Callable[[NetworkError], None]) -> None:
+        """See `DatagramSocket`."""
+        self._mux.sock.on_lost(callback)
