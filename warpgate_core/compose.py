@@ -102,7 +102,11 @@ async def compose(
     else:
         file = Path(config.home or default_home()) / "identity"
         identity = await asyncio.to_thread(Identity.load_or_create, file, config.backend)
-    registry = Registry(disable=config.disable or (), options=config.options)
+    registry = Registry(
+        disable=config.disable or (),
+        options=config.options,
+        settings={"turn": read_turn_servers(config.turn)},
+    )
     for strategy in BUILT_IN:
         registry.add(strategy, distribution="warpgate-core")
     await asyncio.gather(asyncio.to_thread(registry.load), asyncio.to_thread(load_codec))

@@ -69,6 +69,7 @@ class Registry:
     Args:
         disable: names of plugins or of distributions that are not to be used, nor imported.
         options: per plugin name, a dict of its options (or an instance of its options dataclass).
+        settings: of the node, for options that ask for one of them by ``metadata={"setting": name}``.
         discover: whether `load` looks for installed plugins; False: only what is added.
         hook_timeout: seconds that an asynchronous hook may take.
     """
@@ -78,12 +79,14 @@ class Registry:
         *,
         disable: Iterable[str] = (),
         options: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
         discover: bool = True,
         hook_timeout: float = HOOK_TIMEOUT,
     ) -> None:
         names = (disable,) if isinstance(disable, str) else tuple(disable)
         self._disable = frozenset(_canonical(name) for name in names)
         self._options = dict(options or {})
+        self._settings = dict(settings or {})
         self._discover = discover
         self._plugins: dict[str, _Plugin] = {}
         self._records: dict[tuple[str, str], PluginRecord] = {}
@@ -212,7 +215,7 @@ class Registry:
         if isinstance(plugin, type) and issubclass(plugin, Strategy):
             spec = check_strategy(plugin)
             hooks = HookSet(name, plugin)
-            options = parse_options(name, spec.options, given)
+            options = parse_options(name, spec.options, given, self._settings)
             record = replace(record, kind=PluginKind.STRATEGY, spec=spec, hooks=hooks.names)
             self._plugins[name] = _Plugin(name, plugin, hooks if hooks.names else None, options)
             ranked = sorted(
@@ -223,7 +226,7 @@ class Registry:
             return record
         check_api_version(getattr(plugin, "api_version", 1), f"plugin {name!r}")
         options_kind = options_type(plugin) if isinstance(plugin, type) else None
-        options = parse_options(name, options_kind, given)
+        options = parse_options(name, options_kind, given, self._settings)
         if isinstance(plugin, type):
             plugin = _make(plugin, options_kind, options)
         hooks = HookSet(name, plugin)

@@ -150,3 +150,29 @@ def test_annotations_that_cannot_be_looked_up_leave_the_keys_checked() -> None:
     assert parse_options("p", Odd, {"thing": 5}).thing == 5
     with pytest.raises(ConfigError, match="did you mean 'thing'"):
         parse_options("p", Odd, {"thin": 5})
+
+
+@dataclass(frozen=True)
+class Asking:
+    """One option has a field of the node's own configuration."""
+
+    servers: tuple[str, ...] = field(default=(), metadata={"setting": "turn"})
+    wait: float = 1.0
+
+
+@pytest.mark.parametrize(
+    ("given", "settings", "servers"),
+    [
+        (None, {"turn": ("a", "b")}, ("a", "b")),
+        ({"wait": 2}, {"turn": ("a",), "stun": ("c",)}, ("a",)),
+        ({"servers": ["own"]}, {"turn": ("a",)}, ("own",)),
+        ({"servers": []}, {"turn": ("a",)}, ()),
+        (None, {"stun": ("c",)}, ()),
+        (None, None, ()),
+        (Asking(), {"turn": ("a",)}, ()),
+    ],
+)
+def test_an_option_may_ask_for_a_setting_of_the_node(
+    given: object, settings: dict[str, object] | None, servers: tuple[str, ...]
+) -> None:
+    assert parse_options("asks", Asking, given, settings).servers == servers

@@ -36,13 +36,17 @@ def masked(name: str, value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def parse_options(name: str, kind: type[Any] | None, given: object) -> Any:
+def parse_options(
+    name: str, kind: type[Any] | None, given: object, settings: Mapping[str, Any] | None = None
+) -> Any:
     """Make a plugin's options.
 
     Args:
         name: the plugin, for texts.
         kind: its options dataclass; None: it takes none.
         given: a mapping of field to value, an instance of `kind`, or None for the defaults.
+        settings: of the node; a field with ``metadata={"setting": "turn"}`` that was not given takes the
+            one of that name.
 
     Returns:
         An instance of `kind`, or None.
@@ -64,7 +68,9 @@ def parse_options(name: str, kind: type[Any] | None, given: object) -> Any:
     assert is_dataclass(kind)
     known = {field.name: field for field in fields(kind) if field.init}
     types_ = _hints(kind)
-    values = {}
+    there = settings or {}
+    asking = {key: str(field.metadata.get("setting", "")) for key, field in known.items()}
+    values = {key: there[setting] for key, setting in asking.items() if setting in there}
     for key, value in given.items():
         if key not in known:
             close = difflib.get_close_matches(str(key), known, n=1)
