@@ -349,7 +349,9 @@ async def test_only_what_is_needed_stays_connected() -> None:
     async with AsyncExitStack() as stack:
         brokers = [await stack.enter_async_context(Mosquitto()) for _ in range(6)]
         urls = [broker.url for broker in brokers]
-        async with router(Identity.generate(), Received(), urls) as one:
-            assert sum(row.protected for row in one.brokers) == 3
-            assert {row.state for row in one.brokers if not row.protected} <= {"idle", "up"}
-            assert sum(row.state == "up" for row in one.brokers) <= 6
+        me = identity_with_ranking(urls)
+        async with router(me, Received(), urls) as one:
+            rows = {row.name: row for row in one.brokers}
+            assert sum(row.protected for row in rows.values()) >= 3
+            others = [rows[url].state for url in urls[3:] if not rows[url].protected]
+            assert set(others) <= {"idle", "up"}  # up: it was faster than being given up
