@@ -32,7 +32,7 @@ HANDSHAKE_RTO: Final = 1.0  # s, RFC 6298 section 2.1; doubles
 HANDSHAKE_TIMEOUT: Final = 127.0  # s, Linux's tcp_syn_retries of 6
 MIN_RTO: Final = 0.2  # s, Linux's
 MAX_RTO: Final = 5.0  # s, so that a mended path is noticed soon
-USER_TIMEOUT: Final = 30.0  # s, as `net.keepalive` asks of a real kernel
+USER_TIMEOUT: Final = 30.0  # s without any progress, as `net.keepalive` asks of a real kernel
 KEEPALIVE: Final = (15.0, 5.0)  # s until the first probe, s between probes; as `net.keepalive`
 TIME_WAIT: Final = 60.0  # s, Linux's
 
@@ -136,7 +136,7 @@ class Connection:
         self._window = RECEIVE_BUFFER
         self._queue: deque[bytes | None] = deque()  # None is the end of our direction
         self._queued = 0
-        self._unacked: deque[tuple[int, bytes | None, float]] = deque()
+        self._unacked: deque[tuple[int, bytes | None]] = deque()
         self._in_flight = 0
         self._next_seq = 0
         self._expected = 0
@@ -144,7 +144,7 @@ class Connection:
         self._received: deque[bytes] = deque()
         self._unread = 0
         self._ended = False
-        self._began = self._heard = self._network.now
+        self._began = self._heard = self._progressed = self._network.now
         self._rto = MIN_RTO
         self._retries = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -260,6 +260,7 @@ class Connection:
 
     def _establish(self) -> None:
         self._stop_timer()
+        self._retries = 0
         self._rto = max(MIN_RTO, 2 * (self._network.now - self._began))
         self.state = State.ESTABLISHED
         self._watchdog = self._network.later(KEEPALIVE[0], self._watch)
@@ -275,6 +276,7 @@ class Connection:
             progress = True
         if progress:
             self._retries = 0
+            self._progressed = self._network.now
             self._stop_timer()
         self._pump()
         if progress and self.owner is not None:
@@ -316,7 +318,9 @@ class Connection:
             size = len(data or b"")
             self._queued -= size
             self._in_flight += size
-            self._unacked.append((self._next_seq, data, self._network.now))
+            if not self._unacked:
+                self._progressed = self._network.now
+            self._unacked.append((self._next_seq, data))
             self._emit_data(self._next_seq, data)
             self._next_seq += 1
         if self._timer is None and (self._unacked or self._queue):
@@ -325,10 +329,10 @@ class Connection:
     def _retransmit(self) -> None:
         self._timer = None
         self._retries = min(self._retries + 1, 16)
-        if self._unacked and self._network.now - self._unacked[0][2] > USER_TIMEOUT:
+        if self._unacked and self._network.now - self._progressed > USER_TIMEOUT:
             self.break_off(_error(errno.ETIMEDOUT))
             return
-        for seq, data, _ in tuple(self._unacked):
+        for seq, data in tuple(self._unacked):
             self._emit_data(seq, data)
         if not self._unacked:
             self._emit(Kind.PROBE)  # the window is shut: ask whether it still is

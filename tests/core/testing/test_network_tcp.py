@@ -8,7 +8,7 @@ import random
 from collections.abc import Awaitable
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.core.links import memory_links
@@ -261,6 +261,7 @@ def test_the_same_endpoints_again_at_once() -> None:
 # -- carrying ------------------------------------------------------------------------------------
 
 
+@example(seed=699, loss=0.16, jitter=0.03, odd=0.03, shred=True)  # slow, with progress: not given up
 @given(st.integers(0, 2**32), st.floats(0, 0.2), st.floats(0, 0.05), st.floats(0, 0.3), st.booleans())
 def test_everything_arrives_in_order_over_any_line(
     seed: int, loss: float, jitter: float, odd: float, shred: bool
