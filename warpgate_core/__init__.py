@@ -30,6 +30,7 @@ from warpgate_core.hookspecs import NodeContext, NodeHooks, hookimpl
 from warpgate_core.identity import Identity
 from warpgate_core.nat import Allocation, Filtering, Mapping, NatProfile
 from warpgate_core.net.edge import DatagramSocket, LocalInterface
+from warpgate_core.net.gateway import Gateway
 from warpgate_core.net.stream import StreamLink
 from warpgate_core.node import Node
 from warpgate_core.pipe import SUB_ALL, DatagramPipe, Path, Pipe, StreamPipe
@@ -59,6 +60,7 @@ __all__ = [
     "EnvelopeError",
     "Family",
     "Filtering",
+    "Gateway",
     "Identity",
     "IdentityError",
     "InputError",

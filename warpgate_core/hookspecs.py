@@ -6,7 +6,7 @@ registry refuses a mix-up with a sentence instead of a coroutine that nobody awa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from warpgate_core.endpoint import Endpoint
     from warpgate_core.identity import Identity
     from warpgate_core.net.edge import LocalInterface
+    from warpgate_core.net.gateway import Gateway
     from warpgate_core.pipe import Pipe
 
 __all__ = ["PROJECT", "NodeContext", "NodeHooks", "hookimpl", "hookspec"]
@@ -37,6 +38,10 @@ class NodeContext(Protocol):
     def interfaces(self) -> tuple[LocalInterface, ...]:
         """The node's interfaces now; each change calls who watches by `on_change`."""
 
+    @property
+    def gateways(self) -> tuple[Gateway, ...]:
+        """The default routes now, the preferred one of each family first; empty if none is known."""
+
     def on_change(self, watcher: Callable[[], None]) -> Callable[[], None]:
         """Call `watcher` on each change of `interfaces`; returns what ends it."""
 
@@ -53,6 +58,10 @@ class NodeHooks:
     @hookspec
     def warpgate_node_service(self, context: NodeContext) -> AbstractAsyncContextManager[None] | None:
         """Entered when the node starts and left when it closes: gather candidates, hold port mappings."""
+
+    @hookspec
+    def warpgate_node_status(self) -> Sequence[str] | None:
+        """Sentences for a person: what this plugin does for the node now, and what it cannot do and why."""
 
     @hookspec
     async def warpgate_resolve(self, name: str) -> NodeAddress | bytes | str | None:

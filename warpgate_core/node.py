@@ -37,6 +37,9 @@ Handler = Callable[[Pipe], Awaitable[None] | None]
 _LOG = logging.getLogger("warpgate.node")
 
 MAPPED = NatProfile(Mapping.EIM, Filtering.EIF, Allocation.PRESERVED)  # what a port mapping makes of a NAT
+PINHOLE = NatProfile(
+    Mapping.NONE, Filtering.EIF, Allocation.PRESERVED
+)  # and of a firewall that translates nothing
 
 
 class Node:
@@ -181,11 +184,12 @@ class Node:
         services = self.parts.services
         udp = services.mapped(face.internal, "udp")
         tcp = services.mapped(face.internal, "tcp")
+        opened = PINHOLE if udp == face.internal else MAPPED
         return InterfaceAddress(
             face.nic,
             face.internal,
             udp or face.external,
-            MAPPED if udp else face.nat,
+            opened if udp else face.nat,
             tcp or face.tcp_external,
         )
 

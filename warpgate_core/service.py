@@ -11,10 +11,13 @@ import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
+from warpgate_core.address_parts import InterfaceAddress
 from warpgate_core.endpoint import Endpoint
 from warpgate_core.errors import ConfigError
 from warpgate_core.identity import Identity
 from warpgate_core.net.edge import Edge, LocalInterface
+from warpgate_core.net.gateway import Gateway, default_gateways
+from warpgate_core.net.system import SystemEdge
 from warpgate_core.registry import Registry
 from warpgate_core.tasks import TaskSet, cancel_within
 
@@ -57,6 +60,11 @@ class NodeServices:
         """See `NodeContext`."""
         return self._edge.interfaces
 
+    @property
+    def gateways(self) -> tuple[Gateway, ...]:
+        """See `NodeContext`. A virtual network has none: this machine's router is not on it."""
+        return default_gateways() if isinstance(self._edge, SystemEdge) else ()
+
     def on_change(self, watcher: Callable[[], None]) -> Callable[[], None]:
         """See `NodeContext`."""
         self._watchers.append(watcher)
@@ -66,6 +74,7 @@ class NodeServices:
         """See `NodeContext`."""
         if transport not in ("tcp", "udp"):
             raise ConfigError(f"a mapping's transport is 'tcp' or 'udp', not {transport!r}")
+        InterfaceAddress(0, internal, external)  # AddressError now, in the plugin, not later in the node
         if len(self._mappings) >= MAX_MAPPINGS:
             raise ConfigError(f"more than {MAX_MAPPINGS} port mappings were published")
         if self._mappings.get((internal, transport)) != external:

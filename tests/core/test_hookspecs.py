@@ -15,6 +15,7 @@ def test_names_arguments_and_kinds_are_what_plugins_were_written_against() -> No
     shape = {spec.name: (spec.arguments, spec.is_async) for spec in hook_specs().values()}
     assert shape == {
         "warpgate_node_service": (("context",), False),
+        "warpgate_node_status": ((), False),
         "warpgate_resolve": (("name",), True),
         "warpgate_pipe_opened": (("pipe",), False),
         "warpgate_pipe_closed": (("pipe", "error"), False),

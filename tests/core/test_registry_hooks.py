@@ -134,6 +134,21 @@ def test_node_services_come_with_the_name_of_their_plugin() -> None:
     assert hasattr(service, "__aenter__")
 
 
+def test_what_plugins_say_of_themselves_comes_with_their_name() -> None:
+    class Talker:
+        @hookimpl
+        def warpgate_node_status(self) -> list[str]:
+            return ["all is well"]
+
+    class Silent:
+        @hookimpl
+        def warpgate_node_status(self) -> None:
+            return None
+
+    registry = registry_with(talker=Talker, silent=Silent)
+    assert registry.call("warpgate_node_status") == [("talker", ["all is well"])]
+
+
 @pytest.mark.parametrize(
     ("hook", "kwargs", "text"),
     [
