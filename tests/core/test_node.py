@@ -99,6 +99,17 @@ def test_dead_signalling_does_not_stop_a_direct_connection() -> None:
     play(scenario)
 
 
+def test_a_wrong_clock_is_named() -> None:
+    async def scenario() -> None:
+        world = World()
+        world.skews[BOB.public_key] = 3_600.0
+        async with world.pair() as (alice, bob):
+            with pytest.raises(ConnectError, match=r"clock is (1 h|60 min) ahead of ours"):
+                await auto_connect(alice, bob.address, plugins=["reverse"])
+
+    play(scenario)
+
+
 def test_from_behind_a_nat_to_the_open_and_back() -> None:
     async def scenario() -> None:
         world = World()

@@ -30,6 +30,7 @@ class World:
 
     network: MemoryNetwork = field(default_factory=MemoryNetwork)
     signalling: MemorySignal = field(default_factory=lambda: MemorySignal(Line(delay=SIGNAL / 2)))
+    skews: dict[bytes, float] = field(default_factory=dict)
     packets: list[PacketEvent] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -41,7 +42,8 @@ class World:
 
     def node(self, identity: Identity, host: Host, port: int = 0, **config: Any) -> Node:
         """A node on a host, not started."""
-        member = self.signalling.join(EnvelopeCodec(identity, time.time), ReplayGuard())
+        codec = EnvelopeCodec(identity, lambda: time.time() + self.skews.get(identity.public_key, 0.0))
+        member = self.signalling.join(codec, ReplayGuard())
         edge = self.network.edge(host, port)
         return Node(NodeConfig(identity=identity, brokers=[], **config), edge=edge, signaller=member)
 

@@ -204,6 +204,10 @@ class Engine:
             raise NoBrokerError("no broker is configured; set WARPGATE_BROKERS or NodeConfig(brokers=...)")
         return await self._signaller.deliver(peer.public_key, sealed, peer.hints, timeout)
 
+    def skew(self, peer: bytes) -> float:
+        """Seconds that a peer's clock is ahead of ours; 0.0 if that is not known."""
+        return (self._signaller.skew(peer) if self._signaller is not None else None) or 0.0
+
     async def signal(self, peer: NodeAddress, payload: bytes) -> bool:
         """Seal and deliver a session message."""
         return await self.deliver(peer, self.codec.seal(peer.public_key, payload))

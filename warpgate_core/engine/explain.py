@@ -35,7 +35,7 @@ def explain(
         return f"no strategy could take part in reaching {name}: {why}"
     if signal_failure is not None and not answered:
         reached = (
-            f"none of its {len(peer.interfaces)} published interfaces answered directly"
+            "none of its published endpoints answered directly"
             if peer.interfaces
             else "its address names no endpoint to try directly"
         )

@@ -25,6 +25,7 @@ from warpgate_core.race.plan import plan_race
 from warpgate_core.session.frames import Frame
 from warpgate_core.session.keys import derive
 from warpgate_core.session.messages import Answer, End, Offer, Refusal, SessionMessage, decode
+from warpgate_core.signal.skew import SKEW_NOTICE, in_words
 from warpgate_core.strategy import Role, Strategy, Tier
 from warpgate_core.tasks import finish
 from warpgate_core.trace import Phase
@@ -122,6 +123,11 @@ class InitiatorSession(Session):
         try:
             sent = await self.engine.deliver(self.peer_address, self.envelope)
             error = "the peer acknowledged nothing; it is offline, or at other brokers"
+            skew = self.engine.skew(self.peer_key)
+            if not sent and abs(skew) > SKEW_NOTICE:
+                error = (
+                    f"the peer's clock is {in_words(skew)}; set both clocks right, or use NodeConfig(ntp=...)"
+                )
         except NetworkError as failure:
             sent, error = False, str(failure)
         if sent:

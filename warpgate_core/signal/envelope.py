@@ -231,6 +231,10 @@ class EnvelopeCodec:
         self._outbound = OutboundChannels(now)
         self._inbound = InboundChannels(identity, now)
 
+    def clock(self) -> float:
+        """Our clock, by which envelopes are stamped and judged: seconds since 1970."""
+        return self._get_time()
+
     @property
     def public_key(self) -> bytes:
         """Our 33-byte key."""

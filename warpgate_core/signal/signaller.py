@@ -54,3 +54,10 @@ class Signaller(Protocol):
             NoBrokerError: there is no broker to try at all.
         """
         ...
+
+    def skew(self, peer: bytes) -> float | None:
+        """Seconds that a peer's clock is ahead of ours, from its last acknowledgement; None if unknown.
+
+        A message that was refused for its stamp is acknowledged too, so this says why.
+        """
+        ...

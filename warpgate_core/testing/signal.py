@@ -17,6 +17,7 @@ from typing import Final
 from warpgate_core.address import BrokerHint
 from warpgate_core.errors import EnvelopeError
 from warpgate_core.signal.envelope import (
+    Ack,
     AckStatus,
     Envelope,
     EnvelopeCodec,
@@ -130,7 +131,8 @@ class MemorySignaller:
         self.on_envelope: OnEnvelope | None = None
         self.refused: Counter[str] = Counter()
         self._signal = signal
-        self._pending: dict[bytes, list[tuple[Sealed, asyncio.Future[bool]]]] = {}
+        self._pending: dict[bytes, list[tuple[Sealed, asyncio.Future[Ack]]]] = {}
+        self._skews: dict[bytes, float] = {}
 
     def __repr__(self) -> str:
         return f"<MemorySignaller {self.codec.public_key.hex()[:10]}>"
@@ -143,7 +145,7 @@ class MemorySignaller:
         timeout: float = DELIVERY_TIMEOUT,
     ) -> bool:
         """See `Signaller.deliver`. Sends again, twice as late each time, until it is acknowledged."""
-        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Ack] = asyncio.get_running_loop().create_future()
         waiting = self._pending.setdefault(sealed.ack.id, [])
         waiting.append((sealed, answer))
         retry = max(MIN_RETRY, 8 * self.line.delay)
@@ -153,7 +155,9 @@ class MemorySignaller:
                     self._signal.transmit(sealed.data, dest, self.line)
                     await asyncio.wait((answer,), timeout=retry)
                     if answer.done():
-                        return answer.result()
+                        ack = answer.result()
+                        self._skews[dest] = ack.clock - self.codec.clock()
+                        return ack.status is AckStatus.ACCEPTED
                     retry *= 2
         except TimeoutError:
             return False
@@ -161,6 +165,10 @@ class MemorySignaller:
             waiting.remove((sealed, answer))
             if not waiting:
                 del self._pending[sealed.ack.id]
+
+    def skew(self, peer: bytes) -> float | None:
+        """See `Signaller.skew`."""
+        return self._skews.get(peer)
 
     def receive(self, data: bytes) -> None:
         """Bytes came. Never raises for what is in them."""
@@ -176,7 +184,7 @@ class MemorySignaller:
         for sealed, answer in self._pending.get(ack_id_of(data), ()):
             ack = open_ack(data, sealed.ack)
             if not answer.done():
-                answer.set_result(ack.status is AckStatus.ACCEPTED)
+                answer.set_result(ack)
 
     def _receive_envelope(self, envelope: Envelope) -> None:
         try:

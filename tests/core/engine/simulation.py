@@ -73,6 +73,10 @@ class Mailbox:
                 return True
         return False
 
+    def skew(self, peer: bytes) -> float | None:
+        """Both ends have the same clock."""
+        return None
+
     def receive(self, data: bytes) -> None:
         """What the router does before the engine sees anything."""
         envelope = self.codec.open(data)
