@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.core.session.test_proof import INITIATOR_DATAGRAM, INITIATOR_STREAM, RESPONDER_PROBED
-from tests.core.session.test_proof import RESPONDER as RESPONDER_TABLE
+from tests.core.session.proofs import INITIATOR_DATAGRAM, INITIATOR_STREAM, RESPONDER_PROBED
+from tests.core.session.proofs import RESPONDER as RESPONDER_TABLE
 from tests.core.session.vectors import (
     CONSENT_ID,
     EPHEMERAL_I,
@@ -92,9 +92,7 @@ def test_the_frames_are_as_printed(chapter: str) -> None:
         frame = Frame.decode(data)
         assert frame == frames()[name]
         key = made.initiator if frame.nonce == NONCE_I else made.responder
-        assert frame.verify(key, stream="TCP" in name) == (
-            frame.kind not in UNKEYED
-        )
+        assert frame.verify(key, stream="TCP" in name) == (frame.kind not in UNKEYED)
         assert {frame.nonce, frame.echo} <= {NONCE_I, NONCE_R, bytes(12)}
 
 
