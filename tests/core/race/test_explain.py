@@ -54,7 +54,7 @@ def test_the_peer_was_not_told() -> None:
     failure = StrategyError("", "signalling the offer", "no broker is alive")
     text = sentence(answered=False, failure=failure)
     assert "could not be told that we are calling (no broker is alive)" in text
-    assert "none of its 1 published interfaces answered directly" in text
+    assert "none of its published endpoints answered directly" in text
     assert "names no endpoint" in sentence(theirs=(), answered=False, failure=failure)
 
 
