@@ -22,6 +22,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code, see `warpgate_core.cli.exits.Exit`.
     """
+    if argv is None:
+        import signal
+
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback out of the next import either
     from warpgate_core.cli.app import run
 
     return run(argv)

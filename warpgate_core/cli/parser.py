@@ -47,7 +47,8 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> NoReturn:
         from importlib.metadata import version
 
-        parser.exit(0, f"warpgate {version('warpgate-core')}\n")
+        print(f"warpgate {version('warpgate-core')}")
+        parser.exit()
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -58,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     """
     parser = _Parser(
         prog="warpgate",
-        description="A connected, authenticated pipe between two machines, whatever lies between them.",
+        description="A connected, authenticated pipe between two machines, whatever is between.",
         epilog=_epilog(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

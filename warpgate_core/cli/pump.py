@@ -13,6 +13,7 @@ nothing, so that one can only receive, too.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from typing import Any, Final, Protocol
 
 from warpgate_core.errors import PeerLostError, PipeClosedError, PipeError
 from warpgate_core.pipe import DatagramPipe, Pipe, StreamPipe
+from warpgate_core.pipe.stream import LINGER
 
 __all__ = ["MESSAGE", "Input", "Output", "Totals", "echo", "join", "messages"]
 
@@ -112,6 +114,8 @@ async def echo(pipe: Pipe, totals: Totals) -> None:
             await writer.drain()
         except OSError as error:
             raise PeerLostError(f"the connection to {pipe.path.remote} broke: {error}") from error
+        finally:
+            writer.close()
         return
     async for message in pipe:
         totals.received += len(message)
@@ -157,7 +161,20 @@ class _Stream:
         self._silence = Silence()
 
     async def run(self) -> None:
-        await _both(self._up(), self._down())
+        try:
+            await _both(self._up(), self._down())
+            if not self._peer_ended:
+                await self._discard()
+        finally:
+            self._writer.close()
+
+    async def _discard(self) -> None:
+        """Read what nobody wants, for a moment: closing now would reset the connection (RFC 2525 section
+        2.17), and the peer would lose the last that we sent."""
+        with contextlib.suppress(TimeoutError, OSError):  # then it is over in another way
+            async with asyncio.timeout(LINGER):
+                while await self._reader.read(_READ):
+                    pass
 
     async def _up(self) -> bool:
         try:

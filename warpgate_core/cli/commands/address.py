@@ -18,6 +18,7 @@ __all__ = ["run"]
 async def run(args: Namespace, terminal: Terminal) -> int:
     """Start a node, long enough to learn its endpoints, and print its address."""
     config = node_config(args, accept=())
+    terminal.event("starting")
     async with Node(config) as node:
         await settle(node)
         address = node.address

@@ -45,6 +45,7 @@ async def run(args: Namespace, terminal: Terminal) -> int:
     source, sink = Source(), Sink()
     try:
         dest = await read_address(args.address, source)
+        terminal.event("starting")
         async with Node(config) as node:
             pipe = await _connect(node, dest, args, terminal)
             try:

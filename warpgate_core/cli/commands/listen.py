@@ -38,7 +38,9 @@ TELL_AFTER: Final = 1.0  # s without a further change until the new address is t
 async def run(args: Namespace, terminal: Terminal) -> int:
     """Serve one pipe, or many."""
     door = _Door(accepted_keys(args.accept))
-    async with Node(node_config(args, accept=door)) as node:
+    config = node_config(args, accept=door)
+    terminal.event("starting")
+    async with Node(config) as node:
         await settle(node)
         warn_about_brokers(node, terminal)
         if args.exec and door.keys is None:
