@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SessionAttempt"]
 
+DIAL_WINDOW = 8.0  # s for a TCP connection: SYNs at 0, 1, 3 and 7 s (RFC 6298 section 5) and a second more
+SILENT = "{} did not answer: it is off, or a firewall drops what we send"
 INBOX = 32  # messages; a strategy that needs more round trips than this has no bound to reach
 
 
@@ -94,11 +96,14 @@ class SessionAttempt(Attempt):
         """See `Attempt`."""
         self.vet(remote)
         self.note("dial", str(remote), Phase.STARTED)
+        self.stage = f"dialling {remote}"
         try:
-            link = await self._session.engine.edge.dial(remote, local=local)
-        except NetworkError as error:
+            async with asyncio.timeout(DIAL_WINDOW):
+                link = await self._session.engine.edge.dial(remote, local=local)
+        except (NetworkError, TimeoutError) as failure:
+            error = failure if isinstance(failure, NetworkError) else NetworkError(SILENT.format(remote))
             self.note("dial", str(error), Phase.FAILED)
-            raise
+            raise error from failure.__cause__
         return await self.prove_stream(link, kind=kind)
 
     async def prove_stream(self, link: StreamLink, *, kind: str = "host") -> Path:
@@ -134,6 +139,7 @@ class SessionAttempt(Attempt):
             raise VettingError(f"this node has no UDP socket for {remote}")
         path = self._session.datagram_path(sock, remote, self.name, kind)
         self.note("check", f"{remote} from {sock.local}", Phase.STARTED)
+        self.stage = f"checking {remote}"
         path.start()
         if self._session.both_checking:
             path.expire()

@@ -142,7 +142,7 @@ class InitiatorSession(Session):
                 self.sections_failed(self._signal_failure)
                 self._answered.set()
                 for path in self._by_remote.values():
-                    path.expire()  # who has not heard of us by now will not check towards us
+                    path.expire(alone=True)  # who has not heard of us by now will not check towards us
 
     def _set_delivered(self, error: StrategyError | None) -> None:
         if self._delivered.done():

@@ -299,10 +299,15 @@ class DatagramPath(CandidatePath):
         self._transmit(self.proof.probe())
         self._probe_timer = asyncio.get_running_loop().call_later(PROBE_INTERVAL, self._probe)
 
-    def expire(self) -> None:
-        """From now on both ends can be checking: give up in `CHECK_WINDOW` seconds."""
+    def expire(self, *, alone: bool = False) -> None:
+        """From now on both ends can be checking: give up in `CHECK_WINDOW` seconds.
+
+        Args:
+            alone: the peer will never check towards us, so what we have sent so far counts too.
+        """
         if self._give_up_at is None:
-            self._give_up_at = asyncio.get_running_loop().time() + CHECK_WINDOW
+            begins = self._began if alone else asyncio.get_running_loop().time()
+            self._give_up_at = begins + CHECK_WINDOW
 
     def _check(self) -> None:
         loop = asyncio.get_running_loop()
