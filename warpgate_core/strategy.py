@@ -246,6 +246,14 @@ class Attempt(ABC):
         """
 
     @abstractmethod
+    def retire(self, transport: str) -> None:
+        """Say that nothing more will come of this strategy by "tcp" or "udp".
+
+        Optional, and for speed only: no path of a worse class is held back for it any longer. When `run`
+        ends, all of it is retired.
+        """
+
+    @abstractmethod
     async def settled(self) -> None:
         """Wait until the race is over: what a strategy does that only waits for the other end."""
 

@@ -211,7 +211,7 @@ WRONG: list[tuple[type[Strategy], str, str]] = [
     (LateSection, "contribution", r"took 6\.0 s"),
     (TextSection, "contribution", "returned str"),
     (BadClose, "contribution", r"close\(\) raised AttributeError"),
-    (ClaimsUdp, "connects", "a tcp path where udp was asked for"),
+    (ClaimsUdp, "connects", "a TCP path was made, and the initiator accepts UDP only"),
     (GivesUp, "connects", "not today"),
     (Trusting, "rubbish", r"run\(\) raised error\('unpack requires"),
     (Lonely, "alone", r"run\(\) raised KeyError"),
@@ -265,7 +265,7 @@ def test_a_failure_in_the_table_and_as_json(capsys: pytest.CaptureFixture[str]) 
     assert main([f"{__name__}:ClaimsUdp"]) == 1
     out = capsys.readouterr().out
     assert "FAILED connects" in out
-    assert "where udp was asked for" in out
+    assert "the initiator accepts UDP only" in out
     assert main([f"{__name__}:ClaimsUdp", "--json"]) == 1
     found = {entry["check"]: entry for entry in json.loads(capsys.readouterr().out)}
     assert set(found) == set(BY_NAME)

@@ -11,6 +11,7 @@ from warpgate_core.errors import NetworkError, StrategyError, VettingError
 from warpgate_core.net.edge import DatagramSocket, LocalInterface
 from warpgate_core.net.stream import StreamLink
 from warpgate_core.pipe import Path
+from warpgate_core.session.proof import ProofState
 from warpgate_core.strategy import MAX_SECTION, Attempt
 from warpgate_core.trace import Phase
 
@@ -146,9 +147,13 @@ class SessionAttempt(Attempt):
         try:
             return await path.wait_proven()
         except asyncio.CancelledError:
-            if not path.proof.proven:
+            if path.proof.state is ProofState.OPEN:  # else the peer may have proven it, and choose it
                 path.close()
             raise
+
+    def retire(self, transport: str) -> None:
+        """See `Attempt`."""
+        self._session.retire(self.name, transport)
 
     async def settled(self) -> None:
         """See `Attempt`."""

@@ -35,7 +35,7 @@ from warpgate_core.pipe import DatagramMux, Pipe
 from warpgate_core.registry import Registry
 from warpgate_core.session.frames import Frame, FrameKind
 from warpgate_core.session.messages import Offer, Refusal, RefusalCode, SessionMessage, decode
-from warpgate_core.signal.envelope import Envelope, EnvelopeCodec, Sealed
+from warpgate_core.signal.envelope import Envelope, EnvelopeCodec, MessageType, Sealed
 from warpgate_core.signal.replay import ReplayGuard
 from warpgate_core.signal.signaller import DELIVERY_TIMEOUT, Signaller
 from warpgate_core.strategy import Strategy
@@ -194,6 +194,10 @@ class Engine:
 
     # -- what sessions ask for -------------------------------------------------------------------
 
+    def seal(self, recipient: bytes, payload: bytes) -> Sealed:
+        """Seal a session message. Of type CONTROL, so that no application message is mistaken for one."""
+        return self.codec.seal(recipient, payload, type=MessageType.CONTROL)
+
     async def deliver(self, peer: NodeAddress, sealed: Sealed, timeout: float = DELIVERY_TIMEOUT) -> bool:
         """Carry a sealed message to a peer through signalling.
 
@@ -210,7 +214,7 @@ class Engine:
 
     async def signal(self, peer: NodeAddress, payload: bytes) -> bool:
         """Seal and deliver a session message."""
-        return await self.deliver(peer, self.codec.seal(peer.public_key, payload))
+        return await self.deliver(peer, self.seal(peer.public_key, payload))
 
     def signal_soon(self, peer: NodeAddress, payload: bytes) -> None:
         """Seal and deliver in the background, as far as it goes."""
@@ -315,12 +319,14 @@ class Engine:
     def _refuse(self, offer: Offer, envelope: Envelope, code: RefusalCode) -> Sealed:
         digest = hashlib.sha256(envelope.payload).digest()
         payload = Refusal(offer.session, digest, code, REFUSALS[code]).encode()
-        return self.codec.seal(envelope.sender, payload)
+        return self.seal(envelope.sender, payload)
 
     # -- what comes in ---------------------------------------------------------------------------
 
     def _on_envelope(self, envelope: Envelope) -> bool:
-        """From the router: verified, fresh, not a replay."""
+        """From the router: verified, fresh, not a replay. What is not ours is the application's."""
+        if envelope.type is not MessageType.CONTROL:
+            return False
         try:
             message = decode(envelope.payload)
             self._dispatch(message, envelope)
@@ -413,6 +419,8 @@ class Engine:
         if frame.kind is not FrameKind.OFFER or self._closed or frame.tag in self._tombstones:
             return None
         envelope = self.codec.open(frame.envelope)
+        if envelope.type is not MessageType.CONTROL:
+            raise ProtocolError("the envelope in an OFFER frame is an application's message")
         offer = decode(envelope.payload)
         if not isinstance(offer, Offer) or offer.session[:8] != frame.tag:
             raise ProtocolError("the envelope in an OFFER frame holds no offer of that session")

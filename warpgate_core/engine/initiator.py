@@ -22,7 +22,7 @@ from warpgate_core.errors import (
 )
 from warpgate_core.race.agreement import Agreement, Candidate
 from warpgate_core.race.plan import plan_race
-from warpgate_core.session.frames import Frame
+from warpgate_core.session.frames import Frame, FrameKind
 from warpgate_core.session.keys import derive
 from warpgate_core.session.messages import Answer, End, Offer, Refusal, SessionMessage, decode
 from warpgate_core.signal.skew import SKEW_NOTICE, in_words
@@ -110,7 +110,7 @@ class InitiatorSession(Session):
             sections,
         )
         self._offer = offer.encode()
-        self.envelope = self.engine.codec.seal(self.peer_key, self._offer)
+        self.envelope = self.engine.seal(self.peer_key, self._offer)
         self.trace.add("offer", Phase.COMPLETE, f"{len(self._offer)} bytes, {len(sections)} sections")
         self.tasks.start(self._signal_offer(), "offer")
         self.go()
@@ -187,7 +187,11 @@ class InitiatorSession(Session):
         envelope = self.engine.codec.open(frame.envelope)
         if envelope.sender != self.peer_key:
             raise ProtocolError("the answer was signed by somebody else than the peer")
-        self.on_signal(decode(envelope.payload), envelope.payload)
+        message = decode(envelope.payload)
+        wanted = Answer if frame.kind is FrameKind.ANSWER else Refusal
+        if not isinstance(message, wanted) or message.session != self.session_id:
+            raise ProtocolError(f"{frame.kind.name} holds something else than the peer's word on our offer")
+        self.on_signal(message, envelope.payload)
 
     def on_signal(self, message: SessionMessage, payload: bytes) -> None:
         """A message of this session, signed by the peer.
@@ -280,6 +284,12 @@ class InitiatorSession(Session):
         self._ended.add(name)
         if self._agreement is not None:
             self._agreement.retire(name)
+            self._poke()
+
+    def retire(self, name: str, transport: str) -> None:
+        """See `Session`."""
+        if self._agreement is not None:
+            self._agreement.retire(name, transport)
             self._poke()
 
     def path_proven(self, path: CandidatePath) -> None:

@@ -86,7 +86,8 @@ class CandidatePath(ABC):
         self.path = path
         self.round_trip = 0.0
         self.closed = False
-        self._began = asyncio.get_running_loop().time()
+        self.inbound = False
+        self._began = self._asked = asyncio.get_running_loop().time()
         self._proven: asyncio.Future[Path] = asyncio.get_running_loop().create_future()
         # A path whose owner has stopped waiting may still fail; that is no news to anybody.
         self._proven.add_done_callback(lambda future: future.cancelled() or future.exception())
@@ -150,7 +151,7 @@ class CandidatePath(ABC):
     def _progress(self, before: ProofState) -> None:
         state = self.proof.state
         if state >= ProofState.PROVEN > before:
-            self.round_trip = asyncio.get_running_loop().time() - self._began
+            self.round_trip = asyncio.get_running_loop().time() - self._asked
             self.owner.trace.add(
                 "prove",
                 Phase.COMPLETE,
@@ -318,6 +319,7 @@ class DatagramPath(CandidatePath):
             text = f"{self.path.remote} did not answer any check"
             self._fail(StrategyError(self.strategy, "checking", text))
             return
+        self._asked = loop.time()
         self._transmit(self.proof.opening())
         self._timer = loop.call_later(self._retry, self._check)
         self._retry = min(self._retry * RETRY_GROWTH, LAST_RETRY)

@@ -100,7 +100,7 @@ class ResponderSession(Session):
         ).encode()
         shared = self.ephemeral.exchange(self._offer.ephemeral)
         keys = derive(shared, self._payload, answer, self.peer_key, self.engine.identity.public_key)
-        self.envelope = self.engine.codec.seal(self.peer_key, answer)
+        self.envelope = self.engine.seal(self.peer_key, answer)
         self.unlock(keys)
         self.trace.add("answer", Phase.COMPLETE, f"{len(answer)} bytes")
         self._ready.set()
@@ -129,7 +129,8 @@ class ResponderSession(Session):
     def verify_offer(self, frame: Frame) -> None:
         """See `Session`."""
         if self._offer_envelope is None:
-            if self.engine.codec.open(frame.envelope).payload != self._payload:
+            envelope = self.engine.codec.open(frame.envelope)
+            if (envelope.sender, envelope.payload) != (self.peer_key, self._payload):
                 raise ProtocolError("another offer under this session's tag")
             self._offer_envelope = frame.envelope
         elif self._offer_envelope != frame.envelope:
@@ -183,6 +184,9 @@ class ResponderSession(Session):
             await self.send_message(name, data, MessageUse.FAILED)
         except StrategyError as error:
             self.trace.add("signal", Phase.FAILED, f"report of {name}: {error.detail}")
+
+    def retire(self, name: str, transport: str) -> None:
+        """See `Session`: the initiator holds nothing back for our sake that its own plan does not know."""
 
     def path_proven(self, path: CandidatePath) -> None:
         """See `PathOwner`: the initiator decides."""

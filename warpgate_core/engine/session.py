@@ -16,7 +16,7 @@ from warpgate_core.address import NodeAddress
 from warpgate_core.endpoint import Endpoint
 from warpgate_core.engine.attempt import SessionAttempt
 from warpgate_core.engine.paths import CandidatePath, DatagramPath, StreamPath
-from warpgate_core.engine.vetting import MAX_ENDPOINTS, Vetter
+from warpgate_core.engine.vetting import MAX_HOSTS, MAX_PORTS, Vetter
 from warpgate_core.errors import (
     NetworkError,
     PluginError,
@@ -101,7 +101,7 @@ class Session(ABC):
         self._by_remote: dict[tuple[int, Endpoint], DatagramPath] = {}
         self._nonces: set[bytes] = set()
         self._vetter = Vetter(engine.edge.interfaces, engine.infrastructure)
-        self._vetted: set[Endpoint] = set()
+        self._vetted: dict[str, set[int]] = {}
         self._over = False
 
     # -- what the roles differ in ---------------------------------------------------------------
@@ -125,6 +125,10 @@ class Session(ABC):
     @abstractmethod
     def strategy_ended(self, name: str) -> None:
         """A strategy's task has ended; its failure, if any, is in `failures`."""
+
+    @abstractmethod
+    def retire(self, name: str, transport: str) -> None:
+        """See `Attempt.retire`."""
 
     @abstractmethod
     async def ready(self) -> None:
@@ -285,9 +289,12 @@ class Session(ABC):
     def vet(self, endpoint: Endpoint) -> Endpoint:
         """See `Attempt.vet`."""
         self._vetter.check(endpoint)
-        self._vetted.add(endpoint)
-        if len(self._vetted) > MAX_ENDPOINTS:
-            raise VettingError(f"the peer named more than {MAX_ENDPOINTS} endpoints")
+        if endpoint.host not in self._vetted and len(self._vetted) >= MAX_HOSTS:
+            raise VettingError(f"the peer named more than {MAX_HOSTS} hosts")
+        ports = self._vetted.setdefault(endpoint.host, set())
+        if endpoint.port not in ports and len(ports) >= MAX_PORTS:
+            raise VettingError(f"the peer named more than {MAX_PORTS} ports of {endpoint.host}")
+        ports.add(endpoint.port)
         return endpoint
 
     def fresh(self, nonce: bytes) -> bool:
@@ -308,11 +315,12 @@ class Session(ABC):
         if "tcp" not in self.transports:
             link.close()
             raise ProtocolError("a TCP path was made, and the initiator accepts UDP only")
-        if self._over or len(self._paths) >= MAX_PATHS:
+        if not self._has_room():
             link.close()
             raise ProtocolError("the session is over, or has too many paths")
         proof = self._proof(strategy, stream=True)
         path = StreamPath(self, proof, Path("tcp", link.local, link.remote, kind), link, dialled=dialled)  # type: ignore[arg-type]
+        path.inbound = not dialled
         self._paths.append(path)
         self.tasks.start(path.drive(first), f"proof of {path.path}")
         return path
@@ -328,7 +336,7 @@ class Session(ABC):
         known = self._by_remote.get((id(sock), remote))
         if known is not None and not known.closed:
             return known
-        if self._over or len(self._paths) >= MAX_PATHS:
+        if not self._has_room():
             raise ProtocolError("the session is over, or has too many paths")
         path = self._new_datagram_path(sock, remote, strategy, kind)
         self._enter(path)
@@ -341,9 +349,22 @@ class Session(ABC):
         return DatagramPath(self, proof, Path("udp", sock.local, remote, kind), sock)  # type: ignore[arg-type]
 
     def _enter(self, path: DatagramPath) -> None:
-        self._paths = [known for known in self._paths if not known.closed]
         self._paths.append(path)
         self._by_remote[(id(path.sock), path.path.remote)] = path
+
+    def _has_room(self) -> bool:
+        """Whether one more path may be under proof. The oldest that a stranger may have begun makes room."""
+        if self._over:
+            return False
+        self._paths = [path for path in self._paths if not path.closed]
+        if len(self._paths) >= MAX_PATHS:
+            oldest = next((path for path in self._paths if path.inbound and not path.proof.proven), None)
+            if oldest is None:
+                return False
+            oldest.close()
+            self._paths.remove(oldest)
+        self._by_remote = {key: path for key, path in self._by_remote.items() if not path.closed}
+        return True
 
     def _proof(self, strategy: str, *, stream: bool) -> PathProof:
         envelope = self.envelope.data if self.envelope is not None else b""
@@ -394,13 +415,10 @@ class Session(ABC):
                 self.verify_offer(frame)
             if path is not None and not path.closed:
                 path.take(frame, size)
-            elif (
-                frame.kind is not FrameKind.PROBE
-                and len(self._paths) < MAX_PATHS
-                and "udp" in self.transports
-            ):
+            elif frame.kind is not FrameKind.PROBE and "udp" in self.transports and self._has_room():
                 kind = "relay" if sock.is_relay else self.kind_of(remote)
                 fresh = self._new_datagram_path(sock, remote, self.strategy_of(frame), kind)
+                fresh.inbound = True
                 self._enter(fresh)
                 try:
                     fresh.take(frame, size)
@@ -415,7 +433,7 @@ class Session(ABC):
 
     def strategy_of(self, frame: Frame) -> str:
         """To whom a path belongs that the peer began."""
-        return frame.strategy if frame.strategy in self._strategies else "direct"
+        return frame.strategy if frame.strategy in self._strategies else next(iter(self._strategies))
 
     def kind_of(self, remote: Endpoint) -> str:
         """Candidate kind of an endpoint that we were reached from."""

@@ -14,9 +14,10 @@ from warpgate_core.endpoint import Endpoint, Family
 from warpgate_core.errors import VettingError
 from warpgate_core.net.edge import LocalInterface
 
-__all__ = ["MAX_ENDPOINTS", "Vetter"]
+__all__ = ["MAX_HOSTS", "MAX_PORTS", "Vetter"]
 
-MAX_ENDPOINTS = 64  # distinct endpoints per session: 16 interfaces with three endpoints, and some learnt
+MAX_HOSTS = 32  # distinct hosts per session: 16 interfaces with a private and an external address each
+MAX_PORTS = 2_048  # of one host: what a port search may try (1,200 probes, DESIGN section 7), and room
 
 
 @dataclass(frozen=True, slots=True)

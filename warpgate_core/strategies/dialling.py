@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Iterable
 
 from warpgate_core.address import NodeAddress
-from warpgate_core.errors import NetworkError, ProtocolError, StrategyError, WarpgateError
+from warpgate_core.errors import StrategyError, WarpgateError
 from warpgate_core.net.edge import LocalInterface
 from warpgate_core.race.plan import Target, order_targets
 from warpgate_core.strategy import Attempt
@@ -39,17 +39,21 @@ async def try_targets(attempt: Attempt, targets: list[Target]) -> None:
     """
     errors: list[WarpgateError] = []
     proven = 0
+    streams = sum(target.tcp for target in targets)
 
     async def one(target: Target, transport: str) -> None:
-        nonlocal proven
+        nonlocal proven, streams
         try:
             if transport == "tcp":
                 await attempt.dial(target.remote, local=target.local, kind=target.kind)
             else:
                 await attempt.check(target.remote, kind=target.kind)
             proven += 1
-        except (NetworkError, ProtocolError, WarpgateError) as error:
+        except WarpgateError as error:
             errors.append(error)
+            streams -= transport == "tcp"
+            if not streams:
+                attempt.retire("tcp")
 
     async with asyncio.TaskGroup() as group:
         before: list[asyncio.Task[None]] = []

@@ -22,7 +22,7 @@ from warpgate_core import (
 from warpgate_core.endpoint import Endpoint
 from warpgate_core.session.frames import Frame, FrameKind
 from warpgate_core.session.messages import Offer
-from warpgate_core.signal.envelope import EnvelopeCodec
+from warpgate_core.signal.envelope import EnvelopeCodec, MessageType
 from warpgate_core.testing.loop import run_virtual
 
 
@@ -70,7 +70,7 @@ def test_who_is_refused_cannot_make_us_send_to_an_address_that_it_names() -> Non
                 NodeAddress(ALICE.public_key, (named,)).encode(),
                 {"direct": b"", "reverse": b""},
             )
-            sealed = codec.seal(BOB.public_key, offer.encode())
+            sealed = codec.seal(BOB.public_key, offer.encode(), type=MessageType.CONTROL)
             (sock,) = alice.edge.sockets
             frame = Frame(
                 FrameKind.OFFER, offer.session[:8], b"n" * 12, strategy="direct", envelope=sealed.data
