@@ -11,7 +11,7 @@ from warpgate_core.cli.exits import Exit, OutputGone, UsageError
 from warpgate_core.cli.failure import report
 from warpgate_core.cli.parser import build_parser, is_json
 from warpgate_core.cli.process import ensure_standard_streams, silent_signals
-from warpgate_core.cli.terminal import Terminal
+from warpgate_core.cli.terminal import Terminal, point_at_nothing
 
 __all__ = ["run"]
 
@@ -30,10 +30,8 @@ def run(argv: Sequence[str] | None) -> int:
             args = build_parser().parse_args(words)
         except UsageError as error:
             return report(error, Terminal(json=is_json(words)))
-        except SystemExit as end:  # --help or --version, or the reader of their output has gone
-            return _flushed(Terminal(), end.code if isinstance(end.code, int) else Exit.OK)
-        except BrokenPipeError:
-            return _flushed(Terminal(), Exit.OUTPUT_GONE)
+        except (SystemExit, BrokenPipeError) as end:  # --help or --version
+            return _helped(is_read=isinstance(end, SystemExit))
         terminal = Terminal(json=args.json, verbose=args.verbose, color=not args.no_color)
         code = _flushed(terminal, _command(args, terminal))
         if not terminal.has_result:
@@ -59,6 +57,18 @@ def _command(args: Namespace, terminal: Terminal) -> int:
             return int(call(args, terminal))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - told to the person, with the right exit code
         return report(error, terminal)
+
+
+def _helped(*, is_read: bool) -> int:
+    """The end after ``--help``, whose reader may have gone before or during it."""
+    try:
+        if is_read:
+            sys.stdout.flush()
+            return Exit.OK
+    except BrokenPipeError:
+        is_read = False
+    point_at_nothing(sys.stdout)
+    return Exit.OUTPUT_GONE
 
 
 def _flushed(terminal: Terminal, code: int) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -39,6 +40,10 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message.removeprefix("argument "), self.prog)
+
+    def print_help(self, file: Any = None) -> None:
+        """As argparse does, but the reader's absence is an error here as well."""
+        (file or sys.stdout).write(self.format_help())
 
 
 class _Version(argparse.Action):

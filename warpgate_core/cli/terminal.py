@@ -21,7 +21,7 @@ from warpgate_core.cli.text import Line, line, mask, plain, wrapped
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Terminal"]
+__all__ = ["Terminal", "point_at_nothing"]
 
 
 class Terminal:
@@ -121,7 +121,7 @@ class Terminal:
             self._err.flush()
         except BrokenPipeError:  # the bytes of the pipe still have a reader: go on without a word
             self._deaf = True
-            _point_at_nothing(self._err)
+            point_at_nothing(self._err)
 
     # -- results ---------------------------------------------------------------------------------
 
@@ -135,7 +135,7 @@ class Terminal:
             self._out.write(text + "\n")
             self._out.flush()
         except BrokenPipeError as error:
-            _point_at_nothing(self._out)
+            point_at_nothing(self._out)
             raise OutputGone from error
 
     def result_rows(self, rows: Iterable[Line]) -> None:
@@ -162,7 +162,7 @@ class Terminal:
                 self._err.flush()
             except BrokenPipeError:
                 self._deaf = True
-                _point_at_nothing(self._err)
+                point_at_nothing(self._err)
 
     # -- the end ---------------------------------------------------------------------------------
 
@@ -180,7 +180,7 @@ class Terminal:
         try:
             self._out.flush()
         except BrokenPipeError as error:
-            _point_at_nothing(self._out)
+            point_at_nothing(self._out)
             raise OutputGone from error
 
 
@@ -200,7 +200,7 @@ def _columns(stream: TextIO) -> int | None:
     return max(columns, 20)
 
 
-def _point_at_nothing(stream: TextIO) -> None:
+def point_at_nothing(stream: TextIO) -> None:
     """Let what is still buffered for a reader that has gone vanish, instead of failing at the exit."""
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, stream.fileno())
