@@ -322,8 +322,16 @@ class StreamLink(asyncio.Protocol):
     def write_eof(self) -> None:
         """End our direction once what is queued was sent; reading goes on. Harmless twice."""
         if not (self._wrote_eof or self._closing or self._detached or self._gone.is_set()):
-            self._wrote_eof = True
+            self._shut_down()
+
+    def _shut_down(self) -> None:
+        self._wrote_eof = True
+        try:
             self.transport.write_eof()
+        except OSError as exc:  # reset after the peer's end, when nobody was reading any more (ENOTCONN)
+            error = PeerLostError(f"the connection to {self.remote} broke: {exc}")
+            error.__cause__ = exc
+            self.fail(error)
 
     def _state_error(self) -> PipeError:
         if self._error is not None:
@@ -414,8 +422,7 @@ class StreamLink(asyncio.Protocol):
             if self.transport.is_closing():
                 return
             if not self._wrote_eof:
-                self._wrote_eof = True
-                self.transport.write_eof()
+                self._shut_down()
             async with asyncio.timeout(linger):
                 while not (self._eof or self._gone.is_set()):
                     self._waiter = asyncio.get_running_loop().create_future()
