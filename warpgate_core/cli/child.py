@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from warpgate_core.cli.subprocesses import discard_output, has_ended
 from warpgate_core.errors import NetworkError
 
 __all__ = ["Child"]
@@ -67,17 +68,11 @@ class Child:
             for end in (process.terminate, process.kill):
                 if process.returncode is None:
                     end()
-                    await asyncio.shield(self._ended())
+                    await asyncio.shield(has_ended(process, _GRACE))
+            await discard_output(process, _GRACE)
         finally:
             if process.returncode is None:
                 process.kill()
-
-    async def _ended(self) -> None:
-        try:
-            async with asyncio.timeout(_GRACE):
-                await self._process.wait()
-        except TimeoutError:
-            return  # the next step is harsher
 
     @property
     def _process(self) -> asyncio.subprocess.Process:

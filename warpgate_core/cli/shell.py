@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from warpgate_core.cli.pump import MESSAGE
+from warpgate_core.cli.subprocesses import discard_output, has_ended
 from warpgate_core.errors import ConfigError
 from warpgate_core.pipe import Pipe
 
@@ -86,13 +87,14 @@ class Command:
         self._input.close()
         steps = (signal.SIGTERM, signal.SIGKILL) if os.name == "posix" else (signal.SIGTERM,)
         try:
-            if kind is None and await _ended(process):
+            if kind is None and await has_ended(process, _GRACE):
                 return
         finally:
             for number in steps:
                 if process.returncode is None:
                     _signal_group(process.pid, number)
-                    await asyncio.shield(_ended(process))
+                    await asyncio.shield(has_ended(process, _GRACE))
+            await asyncio.shield(discard_output(process, _GRACE))
 
     async def read(self) -> bytes:
         """What it wrote."""
@@ -111,15 +113,6 @@ class Command:
     async def end(self) -> None:
         """The peer has ended."""
         self._input.close()
-
-
-async def _ended(process: asyncio.subprocess.Process) -> bool:
-    try:
-        async with asyncio.timeout(_GRACE):
-            await process.wait()
-    except TimeoutError:
-        return False
-    return True
 
 
 def _signal_group(pid: int, number: int) -> None:

@@ -44,6 +44,10 @@ async def run(args: Namespace, terminal: Terminal) -> int:
     config = node_config(args, accept=())
     source, sink = Source(), Sink()
     try:
+        if args.address == ["-"] and source.is_terminal:
+            terminal.say("the address, please, and then Enter:")
+        elif args.address == ["-"]:
+            terminal.note("reading the address from standard input")
         dest = await read_address(args.address, source)
         terminal.event("starting")
         async with Node(config) as node:
