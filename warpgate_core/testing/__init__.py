@@ -1,4 +1,4 @@
-"""For who writes strategies, and for our own tests: a network in memory, a clock that jumps, a conformance kit.
+"""For who writes strategies: a network in memory, a clock that jumps, a conformance kit.
 
 Import what you need from the modules themselves; nothing is re-exported, because the pytest plugin lives
 here and must cost nothing until a test asks for it.
