@@ -61,7 +61,7 @@ class NodeAddress:
         object.__setattr__(self, "_encoded", address_codec.encode(parts))
 
     def encode(self) -> bytes:
-        """The canonical bytes, 40 to 1,024 of them (docs/protocol-address.md)."""
+        """The canonical bytes, 40 to 1,024 of them (docs/protocol.md)."""
         return self._encoded
 
     @classmethod

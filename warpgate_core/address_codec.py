@@ -1,4 +1,4 @@
-"""The bytes of a node address, version 1. Drawn out byte by byte in docs/protocol-address.md.
+"""The bytes of a node address, version 1. Drawn out byte by byte in docs/protocol.md.
 
 Everything is in network byte order. What equals something else is left out by flags: one card with
 IPv4 and IPv6 and three brokers takes some 100 bytes. The form is self-delimiting, so no beginning of

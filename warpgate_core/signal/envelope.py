@@ -3,7 +3,7 @@
 A broker sees a topic, a length, and random-looking bytes: neither sender nor content. The recipient
 checks, in this order, size, version, seal, recipient, signature and freshness; replay is checked apart
 (`ReplayGuard`), because the very same bytes also travel over direct paths. Pure: no I/O, and the time
-is an argument or a function given at construction. Byte by byte in docs/protocol-envelope.md.
+is an argument or a function given at construction. Byte by byte in docs/protocol.md.
 
 The recipient stands inside the signature, so nobody can re-seal what was signed for him to somebody else.
 

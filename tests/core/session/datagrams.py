@@ -7,7 +7,7 @@ the responder follows the first nomination that reaches it.
 The meddler hears every frame and sends what he likes from wherever he likes, but cannot stop a frame. One
 thing he is not allowed: to carry the answer that he drew from one path of a session over to another path of
 the same session. Who does that is a relay, and a relay passes every proof there is (see
-docs/protocol-session.md, "What the proof does not say").
+docs/protocol.md, "What the proof does not say").
 """
 
 from __future__ import annotations

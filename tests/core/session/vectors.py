@@ -1,4 +1,4 @@
-"""The fixed values of docs/protocol-session.md, from which every vector there follows.
+"""The fixed values of docs/protocol.md, from which every vector there follows.
 
 Secrets count upwards from a first byte, so that another implementation can type them in.
 """

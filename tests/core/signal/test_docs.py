@@ -31,7 +31,8 @@ from warpgate_core.signal.rendezvous import inbox_topic, score
 from warpgate_core.signal.signaller import DELIVERY_TIMEOUT
 
 DOCS = Path(__file__).parents[3] / "docs"
-PROTOCOL = (DOCS / "protocol-envelope.md").read_text()
+CHAPTERS = (DOCS / "protocol.md").read_text().split("\n## ")
+(PROTOCOL,) = [chapter for chapter in CHAPTERS if chapter.startswith("The envelope, byte by byte")]
 GUIDE = (DOCS / "signalling.md").read_text()
 A = Identity.from_secret(bytes(range(0x01, 0x21)))
 B = Identity.from_secret(bytes(range(0x21, 0x41)))

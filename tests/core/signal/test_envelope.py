@@ -136,7 +136,7 @@ def test_the_recorded_envelope_opens() -> None:
 
 
 def test_the_layout_is_the_documented_one() -> None:
-    """Opened step by step with nothing but the primitives, as docs/protocol-envelope.md says."""
+    """Opened step by step with nothing but the primitives, as docs/protocol.md says."""
     assert RECORDED[:2] == b"\x01\x01"
     ephemeral, nonce, box = RECORDED[2:35], RECORDED[35:47], RECORDED[47:]
     info = b"warpgate/1 seal" + ephemeral + BOB.public_key
