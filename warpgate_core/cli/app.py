@@ -17,8 +17,6 @@ __all__ = ["run"]
 
 _MODULES = {"id": "identity"}  # where a command's module has another name
 
-_MOVERS = ("connect", "listen")  # commands that move bytes, and start no processes
-
 
 def run(argv: Sequence[str] | None) -> int:
     """See `warpgate_core.cli.main`."""
@@ -50,10 +48,7 @@ def _command(args: Namespace, terminal: Terminal) -> int:
         with log_to(terminal):
             call = importlib.import_module(f"warpgate_core.cli.commands.{name}").run
             if inspect.iscoroutinefunction(call):
-                fast = name in _MOVERS and not getattr(args, "exec", None)
-                return run_async(
-                    lambda: call(args, terminal), terminal, until_eof_of=args.until_eof_of, fast=fast
-                )
+                return run_async(lambda: call(args, terminal), terminal, until_eof_of=args.until_eof_of)
             return int(call(args, terminal))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - told to the person, with the right exit code
         return report(error, terminal)

@@ -101,6 +101,7 @@ class Screen:
         self._drain()
         assert "Traceback" not in self.raw, self.text
         assert self.raw.rfind("\x1b[?25h") >= self.raw.rfind("\x1b[?25l"), "the cursor is still hidden"
+        print("T", termios.tcgetattr(self._slave), self._before)
         assert termios.tcgetattr(self._slave) == self._before
         assert os.get_blocking(self._slave)
         return code
