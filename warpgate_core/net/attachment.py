@@ -71,6 +71,7 @@ class Attachment:
         settled: something was learnt, or it is clear that nothing will be for now.
         profiled: the NAT was looked into at least once, with whatever success.
         tcp_announced: TCP endpoint that a port mapping gave us.
+        tcp_seen: how a STUN server last saw a connection from our listener's port.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Attachment:
         self.settled = not servers
         self.profiled = not servers
         self.tcp_announced: Endpoint | None = None
+        self.tcp_seen: Endpoint | None = None
         self.socket = UdpSocket(address.name, hooks.on_datagram)
         self.leave_by_card = 0
         self._servers = tuple(servers)
@@ -111,6 +113,7 @@ class Attachment:
             nat=self.diagnosis.profile,
             tcp_external=self.tcp_announced or open_tcp,
             prefix=self.address.prefix,
+            tcp_seen=self.tcp_seen,
         )
 
     async def open(self, pair: PortPair, leave_by_card: int = 0) -> None:
@@ -164,6 +167,7 @@ class Attachment:
         while True:
             was_change = self._again.is_set()
             self._again.clear()
+            self.tcp_seen = None
             answers = await self._ask_all()
             if answers:
                 pause = FIRST_RETRY

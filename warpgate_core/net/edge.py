@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from warpgate_core.endpoint import Endpoint, Family
@@ -16,7 +17,7 @@ from warpgate_core.errors import NetworkError
 from warpgate_core.nat import NatProfile
 from warpgate_core.net.stream import StreamLink
 
-__all__ = ["UNKNOWN_NAT", "DatagramSocket", "Edge", "LocalInterface"]
+__all__ = ["UNKNOWN_NAT", "DatagramSocket", "Edge", "LocalInterface", "TcpMapping"]
 
 UNKNOWN_NAT = NatProfile()
 
@@ -33,6 +34,7 @@ class LocalInterface:
         nat: behaviour of the NAT in front, as far as known.
         tcp_external: TCP endpoint reachable from outside; None if there is none or it is unknown.
         prefix: length of the on-link prefix in bits, which tells who is on the same LAN.
+        tcp_seen: how a STUN server last saw a connection from the listener's port; None if none was asked.
     """
 
     nic: int
@@ -42,11 +44,25 @@ class LocalInterface:
     nat: NatProfile = UNKNOWN_NAT
     tcp_external: Endpoint | None = None
     prefix: int = 0
+    tcp_seen: Endpoint | None = None
 
     @property
     def family(self) -> Family:
         """IPv4 or IPv6."""
         return self.internal.family
+
+
+@dataclass(frozen=True, slots=True)
+class TcpMapping:
+    """How the NAT maps TCP from one of our ports, while a connection holds the mapping.
+
+    Args:
+        local: own address and port; connections from there share the mapping, if it is endpoint-independent.
+        external: as a STUN server saw it.
+    """
+
+    local: Endpoint
+    external: Endpoint
 
 
 class DatagramSocket(ABC):
@@ -135,6 +151,20 @@ class Edge(ABC):
 
         Raises:
             NetworkError: refused, unreachable, timed out by the system; the cause is chained.
+        """
+
+    @abstractmethod
+    def tcp_mapping(self, local: Endpoint) -> AbstractAsyncContextManager[TcpMapping]:
+        """Learn how the NAT maps TCP from a port of ours, and hold that mapping meanwhile.
+
+        Takes two round trips to a STUN server; bound it with `asyncio.timeout`. Several may hold the mapping
+        of one port at a time.
+
+        Args:
+            local: `internal` of one of `interfaces`, or with port 0 for a fresh port on that address.
+
+        Raises:
+            NetworkError: no such interface, or (on entering) no server answered over TCP.
         """
 
     def socket_for(self, remote: Endpoint) -> DatagramSocket | None:

@@ -19,15 +19,15 @@ from functools import partial
 from warpgate_core.endpoint import IP4, IP6, Endpoint, Family
 from warpgate_core.errors import ConfigError, NetworkError
 from warpgate_core.net.attachment import KEEPALIVE, Attachment, AttachmentHooks
-from warpgate_core.net.edge import DatagramSocket, Edge, LocalInterface
+from warpgate_core.net.edge import DatagramSocket, Edge, LocalInterface, TcpMapping
 from warpgate_core.net.interfaces import LocalAddress, enumerate_addresses
 from warpgate_core.net.nat_classify import Diagnosis
 from warpgate_core.net.ports import PortPair, bind_pair, bind_pairs, bind_udp
 from warpgate_core.net.selection import NicWish, choose, read_wishes
 from warpgate_core.net.stream import StreamLink
 from warpgate_core.net.stun_server import read_servers, resolve
-from warpgate_core.net.stun_tcp import tcp_binding
 from warpgate_core.net.tcp import dial
+from warpgate_core.net.tcp_mapping import TcpMapper
 from warpgate_core.net.udp import UdpSocket
 from warpgate_core.net.watch import AddressWatcher
 from warpgate_core.tasks import TaskSet
@@ -82,6 +82,7 @@ class SystemEdge(Edge):
         self._numbers: dict[str, int] = {}
         self._watcher = AddressWatcher(self._look)
         self._tasks = TaskSet("edge")
+        self._mapper = TcpMapper(lambda remote, local: self.dial(remote, local=local), self._tcp_seen)
         self._look_again = asyncio.Event()
         self._progress = asyncio.Event()
         self._started = self._running = self._told = False
@@ -136,6 +137,14 @@ class SystemEdge(Edge):
         pinned = own is not None and own.leave_by_card and not _is_ours(remote)
         return await dial(remote, local=local, card=own.address.name if own is not None and pinned else "")
 
+    def tcp_mapping(self, local: Endpoint) -> AbstractAsyncContextManager[TcpMapping]:
+        """Learn how the NAT maps TCP from a port of ours; see `Edge.tcp_mapping`."""
+        attachment = self._known(local)
+        if local.port not in (0, attachment.socket.local.port):
+            raise NetworkError(f"{local} is none of our interfaces; give its own port, or 0")
+        family = attachment.address.family
+        return self._mapper.hold(local, [partial(resolve, server, family) for server in self._servers])
+
     # -- beyond Edge -------------------------------------------------------------------------
 
     @property
@@ -161,24 +170,6 @@ class SystemEdge(Edge):
         if attachment.tcp_announced != external:
             attachment.tcp_announced = external
             self._learnt()
-
-    def tcp_mapping(self, internal: Endpoint) -> AbstractAsyncContextManager[Endpoint]:
-        """Learn how the NAT maps TCP from the listener's port, and hold that mapping meanwhile.
-
-        Args:
-            internal: of one of `interfaces`.
-
-        Returns:
-            A context that yields the mapped endpoint and raises `NetworkError` if no server answers.
-
-        Raises:
-            NetworkError: no such interface.
-        """
-        family = self._known(internal).address.family
-        return tcp_binding(
-            lambda remote: self.dial(remote, local=internal),
-            [partial(resolve, server, family) for server in self._servers],
-        )
 
     def _known(self, internal: Endpoint) -> Attachment:
         attachment = self._attachment_at(internal)
@@ -314,6 +305,11 @@ class SystemEdge(Edge):
     def _datagram(self, data: bytes, source: Endpoint, sock: DatagramSocket) -> None:
         if self.on_datagram is not None:
             self.on_datagram(data, source, sock)
+
+    def _tcp_seen(self, local: Endpoint, external: Endpoint) -> None:
+        attachment = self._attachment_at(local)
+        if attachment is not None and attachment.socket.local == local:
+            attachment.tcp_seen = external  # of interest to the next session only, so nobody is told
 
     def _learnt(self) -> None:
         """Something is different; told once for all that happens in one turn of the loop."""

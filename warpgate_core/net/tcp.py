@@ -77,6 +77,8 @@ async def dial(remote: Endpoint, *, local: Endpoint | None = None, card: str = "
         sock.close()
         raise _dial_error(error, remote, local) from error
     except BaseException:
+        if local is not None:
+            _forget(sock)  # half a handshake must not keep us from dialling the same way again
         sock.close()
         raise
     try:
@@ -95,8 +97,13 @@ def reset(link: StreamLink) -> None:
     """
     sock = link.transport.get_extra_info("socket")
     if sock is not None and not link.is_lost:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        _forget(sock)
     link.abort()
+
+
+def _forget(sock: socket.socket) -> None:
+    """Let closing this socket leave nothing behind at either end."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def _dial_error(error: Exception, remote: Endpoint, local: Endpoint | None) -> NetworkError:

@@ -6,13 +6,15 @@ NAT is the same, kept alive as a node's keepalive would. Everything else goes pa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from warpgate_core.endpoint import Endpoint
 from warpgate_core.errors import NetworkError
 from warpgate_core.nat import Filtering, Mapping, NatProfile
-from warpgate_core.net.edge import DatagramSocket, Edge, LocalInterface
+from warpgate_core.net.edge import DatagramSocket, Edge, LocalInterface, TcpMapping
 from warpgate_core.net.stream import StreamLink
 from warpgate_core.testing.host import Card, Host
 from warpgate_core.testing.loop import VirtualLoop
@@ -87,6 +89,7 @@ class MemoryEdge(Edge):
         self._port = port
         self._sockets: list[MemorySocket] = []
         self._cards: list[Card] = []
+        self._tcp_seen: dict[Endpoint, Endpoint] = {}
         self._is_open = False
 
     def __repr__(self) -> str:
@@ -149,6 +152,26 @@ class MemoryEdge(Edge):
             raise
         return link
 
+    @asynccontextmanager
+    async def tcp_mapping(self, local: Endpoint) -> AsyncIterator[TcpMapping]:
+        """See `Edge.tcp_mapping`. Takes the time of two round trips to the middle of the internet."""
+        self._check_open()
+        card = next((card for card in self._cards if card.address == local.host), None)
+        if card is None or local.port not in (0, self._port):
+            raise NetworkError(f"{local} is none of the interfaces of {self.host!r}")
+        own = local if local.port else Endpoint(local.host, self.host.free_port())
+        lines = [card.line, *(nat.line for nat in self._network.gateways(card))]
+        await asyncio.sleep(4 * sum(line.delay for line in lines))
+        external = self._network.observe(card, own, "tcp")
+        if external is None:
+            raise NetworkError("no STUN server answered over TCP")
+        if local.port:
+            self._tcp_seen[local] = external
+        try:
+            yield TcpMapping(own, external)
+        finally:
+            self._network.forget(card, own, "tcp")
+
     def _check_open(self) -> None:
         if not self._is_open:
             raise NetworkError(f"{self!r} is not open; call start() first, and not after close()")
@@ -202,6 +225,7 @@ class MemoryEdge(Edge):
             nat=_profile(nats),
             tcp_external=_tcp_external(nats, internal),
             prefix=card.prefix,
+            tcp_seen=self._tcp_seen.get(internal),
         )
 
 

@@ -66,6 +66,12 @@ class NatRules:
     udp: bool = True
     tcp_ports: frozenset[int] | None = None
 
+    def lets_out(self, protocol: Protocol, remote: Endpoint) -> bool:
+        """Whether it blocks nothing of this kind on its way there."""
+        if protocol == "udp":
+            return self.udp
+        return self.tcp_ports is None or remote.port in self.tcp_ports
+
     @property
     def profile(self) -> NatProfile:
         """The same as a node's own discovery would find it."""
@@ -131,18 +137,13 @@ class MemoryNat:
 
     def receive_inside(self, packet: Packet) -> None:
         """A packet on its way out."""
-        rules = self.rules
-        if (packet.protocol == "udp" and not rules.udp) or (
-            packet.protocol == "tcp"
-            and rules.tcp_ports is not None
-            and packet.destination.port not in rules.tcp_ports
-        ):
+        if not self.rules.lets_out(packet.protocol, packet.destination):
             self._network.drop(packet, "blocked")
             return
         packet.source = self.map(packet.protocol, packet.source, packet.destination)
         if packet.destination.host != self.address:
             self.outer.forward(packet, self.line)
-        elif rules.hairpin:
+        elif self.rules.hairpin:
             self.receive_outside(packet)
         else:
             self._network.drop(packet, "no hairpin")

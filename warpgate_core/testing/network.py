@@ -198,11 +198,11 @@ class MemoryNetwork:
             None if there is no way to the internet.
         """
         nats = self.gateways(card)
-        seen = internal
+        seen, observer = internal, OBSERVERS[internal.family]
         for nat in nats:
-            if protocol == "udp" and not nat.rules.udp:
+            if not nat.rules.lets_out(protocol, observer):
                 return None
-            seen = nat.map(protocol, seen, OBSERVERS[internal.family], pin=True)
+            seen = nat.map(protocol, seen, observer, pin=True)
         return seen if (nats[-1].outer if nats else card.zone) is self.internet else None
 
     def forget(self, card: Card, internal: Endpoint, protocol: Protocol = "udp") -> None:

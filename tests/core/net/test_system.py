@@ -18,7 +18,7 @@ from warpgate_core.endpoint import IP4, IP6, Endpoint
 from warpgate_core.errors import ConfigError, NetworkError
 from warpgate_core.nat import Allocation, Filtering, Mapping, NatProfile
 from warpgate_core.net import nat_discovery
-from warpgate_core.net.edge import DatagramSocket
+from warpgate_core.net.edge import DatagramSocket, TcpMapping
 from warpgate_core.net.nat_discovery import fresh_client
 from warpgate_core.net.ports import bind_pair
 from warpgate_core.net.stream import StreamLink
@@ -238,8 +238,8 @@ async def test_tcp_mappings_and_forwarded_ports() -> None:
     ):
         internal = watched.face.internal
         for _ in range(2):
-            async with watched.edge.tcp_mapping(internal) as mapped:
-                assert mapped == Endpoint(OUTSIDE, internal.port)
+            async with watched.edge.tcp_mapping(internal) as mapping:
+                assert mapping == TcpMapping(internal, Endpoint(OUTSIDE, internal.port))
         await watched.profiled()
         forwarded = Endpoint(OUTSIDE, 8080)
         seen = watched.changes
@@ -369,5 +369,5 @@ async def test_against_coturn(tmp_path: Path, hosts: tuple[str, ...]) -> None:
             assert face.external == face.internal
             filtering = Filtering.EIF if len(hosts) == 2 else Filtering.UNKNOWN
             assert face.nat == NatProfile(Mapping.NONE, filtering, Allocation.PRESERVED)
-            async with watched.edge.tcp_mapping(face.internal) as mapped:
-                assert mapped == face.internal
+            async with watched.edge.tcp_mapping(face.internal) as mapping:
+                assert mapping.external == face.internal
