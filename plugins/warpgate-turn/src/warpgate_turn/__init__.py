@@ -1,6 +1,6 @@
-"""TURN relays for Warpgate.
+"""TURN relays for Warpgate (RFC 8656): the strategy `turn`."""
 
-No strategy is registered yet, so this distribution declares no entry point.
-"""
+from warpgate_turn.options import TurnOptions
+from warpgate_turn.strategy import Turn
 
-__all__: list[str] = []
+__all__ = ["Turn", "TurnOptions"]
