@@ -55,19 +55,19 @@ class Parts:
     _stack: AsyncExitStack
 
     async def start(self) -> None:
-        """Open sockets and signalling side by side, then let plugins in."""
+        """Open sockets and signalling side by side, and let plugins in as soon as there are sockets."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._start_edge())
             if self.clock is not None:
                 group.create_task(self.clock.sync(CLOCK_READY))
             if self.router is not None:
                 group.create_task(self._start_router(self.router))
-        self.services.start(self.registry)
-        self._stack.push_async_callback(self.services.close)
 
     async def _start_edge(self) -> None:
         self._stack.push_async_callback(self.edge.close)
         await self.edge.start()
+        self._stack.push_async_callback(self.services.close)
+        await self.services.start(self.registry)
 
     async def _start_router(self, router: Router) -> None:
         self._stack.push_async_callback(router.close)
