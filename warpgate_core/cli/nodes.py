@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from warpgate_core.address import NodeAddress
+from warpgate_core.cli.pump import Totals
 from warpgate_core.cli.terminal import Terminal
-from warpgate_core.cli.text import Line, line, milliseconds
+from warpgate_core.cli.text import Line, clean, line, mask, milliseconds, size
 from warpgate_core.net.system import SystemEdge
 from warpgate_core.node import Node
 from warpgate_core.pipe import Pipe
 
-__all__ = ["close_soon", "opened_line", "pipe_fields", "settle", "warn_about_brokers", "warn_about_datagrams"]
+__all__ = ["attended", "opened_line", "pipe_fields", "settle", "warn_about_brokers", "warn_about_datagrams"]
 
 NAT_WAIT: Final = 3.0  # s; discovery takes three round trips, and lost packets are repeated meanwhile
 INTERRUPT_WAIT: Final = 0.5  # s that Ctrl-C leaves for a goodbye: a slow round trip
@@ -77,7 +80,43 @@ def warn_about_datagrams(pipe: Pipe, terminal: Terminal) -> None:
         )
 
 
-async def close_soon(pipe: Pipe) -> None:
+@asynccontextmanager
+async def attended(pipe: Pipe, terminal: Terminal) -> AsyncIterator[Totals]:
+    """Close the pipe with the block, whatever ends it, and tell what has passed.
+
+    Yields:
+        Counters that the block is to count up.
+    """
+    totals = Totals()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    failure: str | None = None
+    try:
+        yield totals
+        await pipe.close()
+    except asyncio.CancelledError:
+        await _close_soon(pipe)
+        raise
+    except Exception as error:
+        failure = mask(clean(str(error)))
+        await pipe.close()
+        raise
+    finally:
+        took = loop.time() - began
+        terminal.event(
+            "closed",
+            peer=pipe.peer.hex(),
+            sent=totals.sent,
+            received=totals.received,
+            seconds=round(took, 6),
+            error=failure,
+        )
+        terminal.note(
+            f"sent {size(totals.sent)} and received {size(totals.received)} in {milliseconds(took)}"
+        )
+
+
+async def _close_soon(pipe: Pipe) -> None:
     """Close a pipe for somebody who has pressed Ctrl-C: a short goodbye, then the end."""
     try:
         async with asyncio.timeout(INTERRUPT_WAIT):

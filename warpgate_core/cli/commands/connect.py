@@ -15,17 +15,16 @@ from argparse import Namespace
 from warpgate_core.address import NodeAddress
 from warpgate_core.cli.exits import UsageError
 from warpgate_core.cli.nodes import (
-    close_soon,
+    attended,
     opened_line,
     pipe_fields,
     warn_about_brokers,
     warn_about_datagrams,
 )
-from warpgate_core.cli.pump import Totals, join
+from warpgate_core.cli.pump import join
 from warpgate_core.cli.settings import node_config, read_address
 from warpgate_core.cli.stdio import Sink, Source
 from warpgate_core.cli.terminal import Terminal
-from warpgate_core.cli.text import milliseconds, size
 from warpgate_core.cli.views import make_view
 from warpgate_core.errors import ConnectError, PluginError
 from warpgate_core.node import Node
@@ -52,12 +51,9 @@ async def run(args: Namespace, terminal: Terminal) -> int:
         terminal.event("starting")
         async with Node(config) as node:
             pipe = await _connect(node, dest, args, terminal)
-            try:
-                await _pass(pipe, source, sink, args, terminal)
-            except asyncio.CancelledError:
-                await close_soon(pipe)
-                raise
-            await pipe.close()
+            patience = 0.0 if source.is_terminal else None
+            async with attended(pipe, terminal) as totals:
+                await join(pipe, source, sink, linger=args.linger, totals=totals, patience=patience)
     finally:
         source.close()
         sink.close()
@@ -95,20 +91,3 @@ def _transport(wish: str) -> str | None:
     if wish == "auto":
         return None if os.isatty(0) and os.isatty(1) else "tcp"
     return None if wish == "any" else wish
-
-
-async def _pass(pipe: Pipe, source: Source, sink: Sink, args: Namespace, terminal: Terminal) -> None:
-    totals = Totals()
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    try:
-        patience = 0.0 if source.is_terminal else None
-        await join(pipe, source, sink, linger=args.linger, totals=totals, patience=patience)
-    finally:
-        took = loop.time() - began
-        terminal.event(
-            "closed", peer=pipe.peer.hex(), sent=totals.sent, received=totals.received, seconds=round(took, 6)
-        )
-        terminal.note(
-            f"sent {size(totals.sent)} and received {size(totals.received)} in {milliseconds(took)}"
-        )

@@ -12,7 +12,7 @@ from typing import Final
 
 from warpgate_core.cli.exits import OutputGone
 from warpgate_core.cli.nodes import (
-    close_soon,
+    attended,
     opened_line,
     pipe_fields,
     settle,
@@ -24,7 +24,7 @@ from warpgate_core.cli.settings import accepted_keys, node_config
 from warpgate_core.cli.shell import Command
 from warpgate_core.cli.stdio import Sink, Source
 from warpgate_core.cli.terminal import Terminal
-from warpgate_core.cli.text import clean, line, mask, milliseconds, size
+from warpgate_core.cli.text import clean, line, mask
 from warpgate_core.errors import NodeClosedError, WarpgateError
 from warpgate_core.node import Node
 from warpgate_core.pipe import Pipe
@@ -162,33 +162,8 @@ class _Listener:
         terminal.say(opened_line(pipe, "a pipe from"))
         if not (self._args.echo or self._args.exec):
             warn_about_datagrams(pipe, terminal)
-        totals = Totals()
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        failure: WarpgateError | None = None
-        try:
+        async with attended(pipe, terminal) as totals:
             await self._serve(pipe, totals)
-            await pipe.close()
-        except asyncio.CancelledError:
-            await close_soon(pipe)
-            raise
-        except WarpgateError as error:
-            failure = error
-            await pipe.close()
-            raise
-        finally:
-            took = loop.time() - began
-            terminal.event(
-                "closed",
-                peer=pipe.peer.hex(),
-                sent=totals.sent,
-                received=totals.received,
-                seconds=round(took, 6),
-                error=None if failure is None else mask(clean(str(failure))),
-            )
-            terminal.note(
-                f"sent {size(totals.sent)} and received {size(totals.received)} in {milliseconds(took)}"
-            )
 
     async def _serve(self, pipe: Pipe, totals: Totals) -> None:
         args = self._args
