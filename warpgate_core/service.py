@@ -48,7 +48,7 @@ class NodeServices:
         self._mappings: dict[tuple[Endpoint, str], Endpoint] = {}
         self._watchers: list[Callable[[], None]] = []
         self._tasks = TaskSet("services")
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], asyncio.Future[None]] = {}  # task, and when it was entered
         self._stop = asyncio.Event()
 
     # -- NodeContext -----------------------------------------------------------------------------
@@ -105,13 +105,11 @@ class NodeServices:
 
     async def start(self, registry: Registry) -> None:
         """Start every service that the plugins offer, and wait a moment until they are entered."""
-        entering = []
         for name, service in registry.call("warpgate_node_service", context=self):
             entered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            entering.append(entered)
-            self._running.add(self._tasks.start(self._live(name, service, entered), name))
-        if entering:
-            await asyncio.wait(entering, timeout=ENTER_WAIT)
+            self._running[self._tasks.start(self._live(name, service, entered), name)] = entered
+        if self._running:
+            await asyncio.wait(self._running.values(), timeout=ENTER_WAIT)
 
     async def _live(
         self, name: str, service: AbstractAsyncContextManager[None], entered: asyncio.Future[None]
@@ -126,8 +124,11 @@ class NodeServices:
             entered.cancel()  # no effect once it is set
 
     async def close(self) -> None:
-        """Let every service leave in order, then cancel what has not."""
+        """Let every service leave in order, then cancel what has not; who has not even entered, at once."""
         self._stop.set()
+        for task, entered in self._running.items():
+            if not entered.done():
+                task.cancel()
         if self._running:
             _, late = await asyncio.wait(self._running, timeout=STOP_GRACE)
             for task in await cancel_within(late, STOP_GRACE):

@@ -99,7 +99,30 @@ def test_the_start_waits_a_moment_for_what_comes_at_once(seconds: float) -> None
             await node.parts.services.start(node.registry)
             assert asyncio.get_running_loop().time() - began == pytest.approx(min(seconds, ENTER_WAIT))
             closing = asyncio.get_running_loop().time()
-        assert asyncio.get_running_loop().time() - closing <= 2 * STOP_GRACE
+        assert asyncio.get_running_loop().time() == closing, "who has not entered need not leave in order"
+
+    run_virtual(scenario)
+
+
+def test_a_service_that_hangs_at_the_end_holds_the_node_up_for_a_bounded_time() -> None:
+    class Hanging:
+        @hookimpl
+        def warpgate_node_service(self, context: NodeContext) -> AbstractAsyncContextManager[None]:
+            @asynccontextmanager
+            async def service() -> AsyncIterator[None]:
+                yield
+                await asyncio.sleep(1_000)
+
+            return service()
+
+    async def scenario() -> None:
+        world = World()
+        node = world.node(ALICE, world.host("alice", "192.168.1.2/24"), 7001)
+        async with node:
+            node.registry.add(Hanging(), name="hanging")
+            await node.parts.services.start(node.registry)
+            closing = asyncio.get_running_loop().time()
+        assert asyncio.get_running_loop().time() - closing == pytest.approx(STOP_GRACE)
 
     run_virtual(scenario)
 
