@@ -47,6 +47,7 @@ __all__ = ["Program", "contents", "main"]
 CHUNK = 1_000  # bytes of a file in one message: with our four, fits every path (RFC 9000 section 14)
 WINDOW = 64  # messages under way
 AGAIN = 0.25  # s without an acknowledgement until the window is sent again; three round trips of the lab
+WIND_UP = 2.0  # s; sessions allow their strategies half a second
 HEADER = struct.Struct("!4sII")  # FILE, number of the message, and how many there are
 ACK = struct.Struct("!4sI")
 FILE, GOT = b"file", b"got "  # what a late copy of another message does not begin with
@@ -122,7 +123,13 @@ class Program:
         return await self.show(node)
 
     async def busy(self, node: str) -> dict[str, int]:
-        """What the node holds: sessions under way, strategies left behind, pipes that nobody has accepted."""
+        """What the node holds: sessions under way, strategies left behind, pipes that nobody has accepted.
+
+        Sessions that have given their result may still be closing what they opened: those are waited for.
+        """
+        closing = [task for task in asyncio.all_tasks() if task.get_name().startswith("session ")]
+        if closing:
+            await asyncio.wait(closing, timeout=WIND_UP)
         made = self._nodes[node]
         return {
             "sessions": made.parts.engine.sessions,

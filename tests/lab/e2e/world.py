@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import wait
 from contextlib import ExitStack, contextmanager
+from importlib.metadata import entry_points
 from typing import Any
 
 from tests.lab import Broker, Client, Coturn, Home, Host, Internet, Lab, Nat
@@ -38,6 +39,7 @@ class World:
         self.stun: Coturn = self.net.coturn()
         self.hosts: dict[str, Client] = {}
         self.homes: list[Home] = []
+        self._shared: dict[str, Agent] = {}
 
     def home(self, name: str, nat: Nat = Nat.OPEN, **options: Any) -> Client:
         """A home whose line has the delay of this world; arguments as of `Internet.home`."""
@@ -50,12 +52,19 @@ class World:
         """A new program on this machine, ended with the world."""
         return self._stack.enter_context(Agent(host))
 
+    def one_agent(self, host: Host) -> Agent:
+        """The program on this machine that tests share, started when first asked for."""
+        if host.name not in self._shared:
+            self._shared[host.name] = self.agent(host)
+        return self._shared[host.name]
+
     def services(self, families: tuple[int, ...] = (4, 6)) -> dict[str, Any]:
-        """The `NodeConfig` fields that name this world's brokers and STUN server, by their first family."""
+        """The `NodeConfig` fields that name this world's brokers (by the first family) and STUN server."""
         return {
             "brokers": [broker.url(families[0]) for broker in self.brokers],
             "stun": [self.stun.stun(family) for family in families],
             "families": list(families),
+            "disable": plugins(),
         }
 
     def environment(self, families: tuple[int, ...] = (4, 6)) -> dict[str, str]:
@@ -75,6 +84,11 @@ class World:
                 service.start()
         for home in self.homes:
             home.line.set_loss(0.0)
+
+
+def plugins() -> list[str]:
+    """What is installed beside the core. Switched off, since these tests are about the core."""
+    return sorted({point.name for point in entry_points(group="warpgate.plugins")})
 
 
 @contextmanager
