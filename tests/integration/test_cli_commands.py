@@ -129,6 +129,50 @@ async def test_a_broken_plugin_is_told_and_does_no_harm(tmp_path: Path) -> None:
     assert "broken" in address.err
 
 
+def _mapping_plugin(folder: Path) -> dict[str, str]:
+    """An installed plugin that gets a port mapping when SIGUSR1 comes, or at once if AT_ONCE is set."""
+    info = folder / "mapper-1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mapper\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[warpgate.plugins]\nmapper = mapper\n")
+    (folder / "mapper.py").write_text(
+        "import asyncio, contextlib, os, signal\n"
+        "from warpgate_core import Endpoint, hookimpl\n"
+        "@contextlib.asynccontextmanager\n"
+        "async def service(context):\n"
+        "    outside = Endpoint('203.0.113.9', 7000)\n"
+        "    publish = lambda: context.publish(context.interfaces[0].internal, outside, 'tcp')\n"
+        "    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, publish)\n"
+        "    if 'AT_ONCE' in os.environ: publish()\n"
+        "    yield\n"
+        "@hookimpl\n"
+        "def warpgate_node_service(context):\n"
+        "    return service(context)\n"
+    )
+    return {"PYTHONPATH": str(folder), "WARPGATE_DISABLE": "upnp"}
+
+
+async def test_listen_tells_when_its_address_changes(tmp_path: Path) -> None:
+    env = _mapping_plugin(tmp_path / "site")
+    async with Warpgate("listen", *LOOPBACK, "--json", home=tmp_path, env=env) as b:
+        before = NodeAddress.parse((await b.event("listening"))["address"])
+        b.interrupt(signal.SIGUSR1)
+        after = NodeAddress.parse((await b.event("address"))["address"])
+        b.interrupt()
+        await b.end()
+    assert before.interfaces[0].tcp_external is None
+    assert after.interfaces[0].tcp_external == ("203.0.113.9", 7000)
+
+
+async def test_doctor_shows_port_mappings(tmp_path: Path) -> None:
+    env = _mapping_plugin(tmp_path / "site") | {"AT_ONCE": "1"}
+    plain = await run("doctor", *LOOPBACK, home=tmp_path, env=env)
+    assert plain.code == 0, plain.err
+    assert "tcp 203.0.113.9:7000 to 127.0.0.1:" in plain.text
+    structured = await run("doctor", *LOOPBACK, "--json", home=tmp_path, env=env)
+    assert json.loads(structured.out)["interfaces"][0]["port_mappings"] == {"tcp": "203.0.113.9:7000"}
+
+
 async def test_doctor_on_the_loopback(tmp_path: Path) -> None:
     async with EmbeddedBroker() as broker:
         words = ("doctor", *LOOPBACK, "--broker", broker.url)

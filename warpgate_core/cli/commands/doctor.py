@@ -77,7 +77,7 @@ def _faces(found: Checkup) -> Iterator[tuple[str, str | Span]]:
     if mapped:
         yield "mapping", joined(mapped)
     elif found.mappers:
-        yield "mapping", f"none; {joined(found.mappers)} asked the router"
+        yield "mapping", f"none; {joined(found.mappers)} found no router that gives one"
     else:
         yield "mapping", ("no plugin asks the router for one (warpgate-upnp would)", "dim")
 

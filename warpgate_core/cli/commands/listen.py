@@ -25,6 +25,7 @@ from warpgate_core.cli.shell import Command
 from warpgate_core.cli.stdio import Sink, Source
 from warpgate_core.cli.terminal import Terminal
 from warpgate_core.cli.text import clean, line, mask
+from warpgate_core.cli.views import event_line
 from warpgate_core.errors import NodeClosedError, WarpgateError
 from warpgate_core.node import Node
 from warpgate_core.pipe import Pipe
@@ -100,7 +101,7 @@ class _Notice:
         if now != self._told:
             self._told = now
             self._terminal.event("address", address=now)
-            self._terminal.say("the network has changed; the address is now:")
+            self._terminal.say("the address has changed; the peer types now:")
             self._show()
 
     def _show(self) -> None:
@@ -159,6 +160,8 @@ class _Listener:
     async def _one(self, pipe: Pipe) -> None:
         terminal = self._terminal
         terminal.event("pipe", **pipe_fields(pipe))
+        if terminal.verbose and not terminal.json:
+            terminal.show(map(event_line, pipe.trace))
         terminal.say(opened_line(pipe, "a pipe from"))
         if not (self._args.echo or self._args.exec):
             warn_about_datagrams(pipe, terminal)
