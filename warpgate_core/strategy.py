@@ -33,7 +33,7 @@ from warpgate_core.errors import PluginError
 if TYPE_CHECKING:
     from warpgate_core.address import NodeAddress
     from warpgate_core.endpoint import Endpoint
-    from warpgate_core.net.edge import DatagramSocket, LocalInterface
+    from warpgate_core.net.edge import DatagramSocket, LentSocket, LocalInterface
     from warpgate_core.net.stream import StreamLink
     from warpgate_core.pipe import Path
     from warpgate_core.trace import Phase
@@ -244,6 +244,49 @@ class Attempt(ABC):
             VettingError: see `vet`.
             StrategyError: the checks were exhausted without an answer.
         """
+
+    @abstractmethod
+    async def open_socket(self, local: Endpoint) -> LentSocket:
+        """Open one more UDP socket, on a port of its own. What comes in there is the core's at once.
+
+        It is the strategy's to `let_go`, at the latest in `close`. If a pipe came about on it, it closes
+        with the pipe, else at once.
+
+        Args:
+            local: `internal` of one of `interfaces`; its port does not matter.
+
+        Raises:
+            NetworkError: no such interface, or too many open files.
+        """
+
+    @abstractmethod
+    async def mapped(self, sock: LentSocket) -> Endpoint:
+        """Ask a STUN server how it sees a socket of `open_socket`: one round trip, one mapping.
+
+        Raises:
+            NetworkError: none answered within about a second each.
+        """
+
+    @abstractmethod
+    def beacon(self, remote: Endpoint, *, sock: DatagramSocket | None = None) -> None:
+        """Vet, then send one small check and no second one: for a search over many ports.
+
+        Costs next to nothing until the peer answers it, which makes a path; the core goes on from there.
+        It may be sent again. Both ends share the session's secret first: see `peer_answered`.
+
+        Args:
+            remote: where to.
+            sock: one of `sockets` or of `open_socket`; None: the best of `sockets`.
+
+        Raises:
+            VettingError: see `vet`.
+            PluginError: before the peer has answered, over 2,048 in a session, or over 200 a second once
+                256 were sent.
+        """
+
+    @abstractmethod
+    async def found(self) -> Path:
+        """Wait until a path came of a beacon of this strategy and is proven. The race has it then."""
 
     @abstractmethod
     def retire(self, transport: str) -> None:

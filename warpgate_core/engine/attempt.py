@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from warpgate_core.address import NodeAddress
 from warpgate_core.endpoint import Endpoint
 from warpgate_core.errors import NetworkError, StrategyError, VettingError
-from warpgate_core.net.edge import DatagramSocket, LocalInterface
+from warpgate_core.net.edge import DatagramSocket, LentSocket, LocalInterface
 from warpgate_core.net.stream import StreamLink
 from warpgate_core.pipe import Path
 from warpgate_core.session.proof import ProofState
@@ -38,6 +38,7 @@ class SessionAttempt(Attempt):
         self.stage = "starting"
         self.inbox: asyncio.Queue[bytes] = asyncio.Queue(INBOX)
         self.section: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._found: asyncio.Future[Path] = asyncio.get_running_loop().create_future()
         self.section.add_done_callback(lambda future: future.cancelled() or future.exception())
 
     @property
@@ -150,6 +151,31 @@ class SessionAttempt(Attempt):
             if path.proof.state is ProofState.OPEN:  # else the peer may have proven it, and choose it
                 path.close()
             raise
+
+    async def open_socket(self, local: Endpoint) -> LentSocket:
+        """See `Attempt`."""
+        return await self._session.engine.edge.open_socket(local)
+
+    async def mapped(self, sock: LentSocket) -> Endpoint:
+        """See `Attempt`."""
+        return await self._session.engine.edge.mapped(sock)
+
+    def beacon(self, remote: Endpoint, *, sock: DatagramSocket | None = None) -> None:
+        """See `Attempt`."""
+        self.vet(remote)
+        sock = sock or self._session.engine.edge.socket_for(remote)
+        if sock is None:
+            raise VettingError(f"this node has no UDP socket for {remote}")
+        self._session.send_beacon(self.name, sock, remote)
+
+    def discover(self, path: Path) -> None:
+        """A beacon was answered, and the path is proven."""
+        if not self._found.done():
+            self._found.set_result(path)
+
+    async def found(self) -> Path:
+        """See `Attempt`."""
+        return await asyncio.shield(self._found)
 
     def retire(self, transport: str) -> None:
         """See `Attempt`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Protocol
 
 from warpgate_core.endpoint import Endpoint
@@ -96,6 +97,15 @@ class CandidatePath(ABC):
     def strategy(self) -> str:
         """Name of the strategy that made it."""
         return self.proof.strategy
+
+    def when_proven(self, callback: Callable[[Path], None]) -> None:
+        """Call back, soon, when it is proven; never if it is not."""
+
+        def tell(future: asyncio.Future[Path]) -> None:
+            if not future.cancelled() and future.exception() is None:
+                callback(future.result())
+
+        self._proven.add_done_callback(tell)
 
     async def wait_proven(self) -> Path:
         """Wait until proven (as responder: or nominated)."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from warpgate_core.address import NodeAddress
 from warpgate_core.endpoint import Endpoint
 from warpgate_core.engine.attempt import SessionAttempt
+from warpgate_core.engine.beacons import Beacons
 from warpgate_core.engine.paths import CandidatePath, DatagramPath, StreamPath
 from warpgate_core.engine.vetting import MAX_HOSTS, MAX_PORTS, Vetter
 from warpgate_core.errors import (
@@ -100,6 +101,7 @@ class Session(ABC):
         self._paths: list[CandidatePath] = []
         self._by_remote: dict[tuple[int, Endpoint], DatagramPath] = {}
         self._nonces: set[bytes] = set()
+        self._beacons = Beacons()
         self._vetter = Vetter(engine.edge.interfaces, engine.infrastructure)
         self._vetted: dict[str, set[int]] = {}
         self._over = False
@@ -345,8 +347,27 @@ class Session(ABC):
     def _new_datagram_path(
         self, sock: DatagramSocket, remote: Endpoint, strategy: str, kind: str
     ) -> DatagramPath:
-        proof = self._proof(strategy, stream=False)
-        return DatagramPath(self, proof, Path("udp", sock.local, remote, kind), sock)  # type: ignore[arg-type]
+        nonce = self._beacons.nonce(sock, remote)
+        proof = self._proof(strategy, stream=False, nonce=nonce)
+        path = DatagramPath(self, proof, Path("udp", sock.local, remote, kind), sock)  # type: ignore[arg-type]
+        if nonce is not None and strategy in self._attempts:
+            path.when_proven(self._attempts[strategy].discover)
+        return path
+
+    def send_beacon(self, name: str, sock: DatagramSocket, remote: Endpoint) -> None:
+        """See `Attempt.beacon`.
+
+        Raises:
+            PluginError: too early, too many or too fast.
+        """
+        if self.keys is None:
+            raise PluginError("a beacon before the peer has answered; await attempt.peer_answered() first")
+        if self._over or "udp" not in self.transports:
+            return
+        now = asyncio.get_running_loop().time()
+        nonce = self._beacons.send(sock, remote, secrets.token_bytes(12), now)
+        frame = Frame(FrameKind.CHECK, self.tag, nonce, strategy=name, wants_reply=True)
+        sock.send(frame.signed(self.keys.of(self.role), stream=False).encode(), remote)
 
     def _enter(self, path: DatagramPath) -> None:
         self._paths.append(path)
@@ -366,12 +387,12 @@ class Session(ABC):
         self._by_remote = {key: path for key, path in self._by_remote.items() if not path.closed}
         return True
 
-    def _proof(self, strategy: str, *, stream: bool) -> PathProof:
+    def _proof(self, strategy: str, *, stream: bool, nonce: bytes | None = None) -> PathProof:
         envelope = self.envelope.data if self.envelope is not None else b""
         return PathProof(
             self.role,
             self.tag,
-            secrets.token_bytes(12),
+            nonce or secrets.token_bytes(12),
             strategy,
             stream=stream,
             envelope=envelope,
@@ -425,7 +446,8 @@ class Session(ABC):
                 except WarpgateError:
                     fresh.close()
                     raise
-                if self.role is Role.INITIATOR and not fresh.proof.proven:
+                asks = self.role is Role.INITIATOR or self._beacons.nonce(sock, remote) is not None
+                if asks and not fresh.proof.proven:
                     fresh.expire()
                     fresh.start()
         except RemoteError as error:
@@ -488,5 +510,6 @@ class Session(ABC):
             self.engine.abandon(task)
             self.tasks.disown(task)
         await self.tasks.close()
+        self._beacons.clear()
         self._paths.clear()
         self._by_remote.clear()

@@ -17,7 +17,7 @@ from warpgate_core.errors import NetworkError
 from warpgate_core.nat import NatProfile
 from warpgate_core.net.stream import StreamLink
 
-__all__ = ["UNKNOWN_NAT", "DatagramSocket", "Edge", "LocalInterface", "TcpMapping"]
+__all__ = ["UNKNOWN_NAT", "DatagramSocket", "Edge", "LentSocket", "LocalInterface", "TcpMapping"]
 
 UNKNOWN_NAT = NatProfile()
 
@@ -111,6 +111,17 @@ class DatagramSocket(ABC):
         """
 
 
+class LentSocket(DatagramSocket):
+    """A further UDP socket that `Edge.open_socket` made for a strategy.
+
+    What comes in goes where the datagrams of the node's own sockets go.
+    """
+
+    @abstractmethod
+    def let_go(self) -> None:
+        """The strategy has no more use for it: it closes now, or when the last one has detached."""
+
+
 class Edge(ABC):
     """Everything a node needs from the network. Callbacks are set before `start`."""
 
@@ -165,6 +176,27 @@ class Edge(ABC):
 
         Raises:
             NetworkError: no such interface, or (on entering) no server answered over TCP.
+        """
+
+    @abstractmethod
+    async def open_socket(self, local: Endpoint) -> LentSocket:
+        """Open one more UDP socket, on a port of its own.
+
+        Args:
+            local: `internal` of one of `interfaces`; its port does not matter.
+
+        Raises:
+            NetworkError: no such interface, or too many open files; chained to the system's own error.
+        """
+
+    @abstractmethod
+    async def mapped(self, sock: LentSocket) -> Endpoint:
+        """Ask a STUN server how it sees such a socket.
+
+        Servers are asked one after the other, so that no more mappings are made than need be.
+
+        Raises:
+            NetworkError: none answered.
         """
 
     def socket_for(self, remote: Endpoint) -> DatagramSocket | None:

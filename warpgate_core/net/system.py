@@ -17,14 +17,16 @@ from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 
 from warpgate_core.endpoint import IP4, IP6, Endpoint, Family
-from warpgate_core.errors import ConfigError, NetworkError
+from warpgate_core.errors import ConfigError, NetworkError, ProtocolError
 from warpgate_core.net.attachment import KEEPALIVE, Attachment, AttachmentHooks
-from warpgate_core.net.edge import DatagramSocket, Edge, LocalInterface, TcpMapping
+from warpgate_core.net.edge import DatagramSocket, Edge, LentSocket, LocalInterface, TcpMapping
 from warpgate_core.net.interfaces import LocalAddress, enumerate_addresses
+from warpgate_core.net.lent import LentUdpSocket
 from warpgate_core.net.nat_classify import Diagnosis
-from warpgate_core.net.ports import PortPair, bind_pair, bind_pairs, bind_udp
+from warpgate_core.net.ports import PortPair, bind_pair, bind_pairs, bind_udp, leave_by
 from warpgate_core.net.selection import NicWish, choose, read_wishes
 from warpgate_core.net.stream import StreamLink
+from warpgate_core.net.stun_client import Schedule, StunClient
 from warpgate_core.net.stun_server import read_servers, resolve
 from warpgate_core.net.tcp import dial
 from warpgate_core.net.tcp_mapping import TcpMapper
@@ -37,6 +39,7 @@ __all__ = ["SystemEdge"]
 START_WAIT = 0.5  # s for mapped endpoints at start; two round trips half around the world
 SECOND_WAIT = 0.02  # s at least for the other addresses after the first; on a LAN all answer within 5 ms
 RETRY = 5.0  # s until an address that could not be opened is tried again
+QUESTION = Schedule(tries=3, growth=1.5, last=2.0)  # of one server, 0.2 + 0.3 + 0.4 s; then the next
 
 
 class SystemEdge(Edge):
@@ -144,6 +147,43 @@ class SystemEdge(Edge):
             raise NetworkError(f"{local} is none of our interfaces; give its own port, or 0")
         family = attachment.address.family
         return self._mapper.hold(local, [partial(resolve, server, family) for server in self._servers])
+
+    async def open_socket(self, local: Endpoint) -> LentSocket:
+        """Open one more UDP socket; see `Edge.open_socket`."""
+        attachment = self._known(local)
+        host = attachment.address.host
+        try:
+            bound = bind_udp(host)
+            sock = LentUdpSocket(attachment.address.name, self._datagram)
+            own = Endpoint(host, bound.getsockname()[1])
+            try:
+                if attachment.leave_by_card:
+                    leave_by(bound, own.family, attachment.leave_by_card)
+            except BaseException:
+                bound.close()
+                raise
+            await sock.open(bound, own)
+        except OSError as error:
+            raise NetworkError(f"no further UDP socket on {host}: {error}") from error
+        return sock
+
+    async def mapped(self, sock: LentSocket) -> Endpoint:
+        """How a STUN server sees a socket; see `Edge.mapped`."""
+        if not isinstance(sock, LentUdpSocket):
+            raise NetworkError(f"{sock!r} is none of this machine's sockets")
+        client = StunClient(sock.local, sock.send)
+        sock.on_stun = client.receive
+        problem: Exception = NetworkError("no STUN server is configured")
+        try:
+            for server in self._servers:
+                try:
+                    where = await resolve(server, sock.local.family)
+                    return (await client.binding(where, schedule=QUESTION)).mapped
+                except (NetworkError, ProtocolError) as error:
+                    problem = error
+        finally:
+            sock.on_stun = None
+        raise NetworkError(f"no STUN server says how {sock.local} is mapped: {problem}") from problem
 
     # -- beyond Edge -------------------------------------------------------------------------
 

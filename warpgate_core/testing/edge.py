@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from warpgate_core.endpoint import Endpoint
 from warpgate_core.errors import NetworkError
 from warpgate_core.nat import Filtering, Mapping, NatProfile
-from warpgate_core.net.edge import DatagramSocket, Edge, LocalInterface, TcpMapping
+from warpgate_core.net.edge import DatagramSocket, Edge, LentSocket, LocalInterface, TcpMapping
 from warpgate_core.net.stream import StreamLink
 from warpgate_core.testing.host import Card, Host
 from warpgate_core.testing.loop import VirtualLoop
@@ -72,6 +72,26 @@ class MemorySocket(DatagramSocket):
             attached(data)
         elif self.receiver is not None:
             self.receiver(data, source, self)
+
+
+class LentMemorySocket(MemorySocket, LentSocket):
+    """See `LentSocket`. Made by `MemoryEdge.open_socket`."""
+
+    _is_held = True
+
+    def detach(self, remote: Endpoint) -> None:
+        """See `DatagramSocket.detach`."""
+        super().detach(remote)
+        self._close_if_unused()
+
+    def let_go(self) -> None:
+        """See `LentSocket`."""
+        self._is_held = False
+        self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        if not self._is_held and not self._attached:
+            self.close()
 
 
 class MemoryEdge(Edge):
@@ -171,6 +191,32 @@ class MemoryEdge(Edge):
             yield TcpMapping(own, external)
         finally:
             self._network.forget(card, own, "tcp")
+
+    async def open_socket(self, local: Endpoint) -> LentSocket:
+        """See `Edge.open_socket`."""
+        self._check_open()
+        card = self._card_at(local)
+        own = Endpoint(local.host, self.host.free_port())
+        sock = LentMemorySocket(self.host, card.name, own)
+        sock.receiver = self._received
+        return sock
+
+    async def mapped(self, sock: LentSocket) -> Endpoint:
+        """See `Edge.mapped`. Takes the time of a round trip to the middle of the internet."""
+        self._check_open()
+        card = self._card_at(sock.local)
+        lines = [card.line, *(nat.line for nat in self._network.gateways(card))]
+        external = self._network.observe(card, sock.local, pin=False)
+        await asyncio.sleep(2 * sum(line.delay for line in lines))
+        if external is None:
+            raise NetworkError(f"no STUN server says how {sock.local} is mapped")
+        return external
+
+    def _card_at(self, local: Endpoint) -> Card:
+        card = next((card for card in self._cards if card.address == local.host), None)
+        if card is None:
+            raise NetworkError(f"{local} is none of the interfaces of {self.host!r}")
+        return card
 
     def _check_open(self) -> None:
         if not self._is_open:

@@ -191,8 +191,16 @@ class MemoryNetwork:
             zone = nat.outer
         return nats
 
-    def observe(self, card: Card, internal: Endpoint, protocol: Protocol = "udp") -> Endpoint | None:
+    def observe(
+        self, card: Card, internal: Endpoint, protocol: Protocol = "udp", *, pin: bool = True
+    ) -> Endpoint | None:
         """What a STUN server on the internet sees of an endpoint; it is kept alive until `forget`.
+
+        Args:
+            card: of the endpoint.
+            internal: the endpoint.
+            protocol: "udp" or "tcp".
+            pin: False: it is not kept alive.
 
         Returns:
             None if there is no way to the internet.
@@ -202,7 +210,7 @@ class MemoryNetwork:
         for nat in nats:
             if not nat.rules.lets_out(protocol, observer):
                 return None
-            seen = nat.map(protocol, seen, observer, pin=True)
+            seen = nat.map(protocol, seen, observer, pin=pin)
         return seen if (nats[-1].outer if nats else card.zone) is self.internet else None
 
     def forget(self, card: Card, internal: Endpoint, protocol: Protocol = "udp") -> None:
