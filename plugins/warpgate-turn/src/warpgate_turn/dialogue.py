@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from aioice import stun, turn
@@ -26,6 +26,7 @@ __all__ = ["Dialogue", "Granted", "open_tcp", "open_udp"]
 # s after each transmission of aioice's (0, 500, 1,500 ms...); RFC 8489 section 6.2.1 lets a client be quicker
 # than 500 ms, and one lost packet in a hundred must not cost half a second each.
 RESEND = 0.150
+UNAUTHORIZED = 401  # RFC 8656 section 5
 CONNECT_BOUND = 5.0  # s for TCP and TLS; the system would go on for two minutes
 _DATA_INDICATION = struct.pack("!H", stun.Method.DATA | stun.Class.INDICATION)
 _REQUESTED_FAMILY = 0x0017  # RFC 8656 section 18.4, which aioice does not know
@@ -112,41 +113,84 @@ class Dialogue(turn.TurnClientMixin):
 
     # -- requests --------------------------------------------------------------------------------
 
-    async def ask(self, request: stun.Message, bound: float, *, minds_icmp: bool = True) -> stun.Message:
-        """Send a request until it is answered.
+    async def ask(self, request: stun.Message, bound: float) -> stun.Message:
+        """Send a request, with credentials if there are any, until it is answered.
 
         Args:
             request: without credentials; they are added.
             bound: seconds.
-            minds_icmp: whether "port unreachable" ends it at once.
 
         Raises:
             TurnError: the server refuses.
             NetworkError: no answer, or the connection is gone.
         """
-        if self.gone.done():
-            raise NetworkError("the connection to it is closed")
-        waits: set[asyncio.Future[Any]] = {self.gone, self._refused} if minds_icmp else {self.gone}
-        task = asyncio.ensure_future(self.request_with_retry(request))
         try:
-            await asyncio.wait({task, *waits}, timeout=bound, return_when=asyncio.FIRST_COMPLETED)
+            return await self._wait(self.request_with_retry(request), bound)
+        except stun.TransactionFailed as error:
+            raise self._explain(error) from None
+
+    async def _wait(
+        self, coro: Coroutine[Any, Any, tuple[stun.Message, tuple[str, int]]], bound: float
+    ) -> stun.Message:
+        if self.gone.done():
+            coro.close()
+            raise NetworkError("the connection to it is closed")
+        task = asyncio.ensure_future(coro)
+        waits: set[asyncio.Future[Any]] = {task, self.gone, self._refused}
+        try:
+            await asyncio.wait(waits, timeout=bound, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 return task.result()[0]
-        except stun.TransactionFailed as error:
-            code, said = error.response.attributes.get("ERROR-CODE", (500, ""))
-            raise explain(code, said, has_login=self.username is not None) from None
         except stun.TransactionTimeout:
             raise NetworkError("it does not answer") from None
         finally:
             await _end(task)
         if self.gone.done():
             raise NetworkError("it closed the connection")
-        if self._refused.done() and minds_icmp:
+        if self._refused.done():
             raise NetworkError("nothing listens there (port unreachable)")
         raise NetworkError(f"no answer within {bound:.3g} s")
 
+    def _explain(self, error: stun.TransactionFailed) -> TurnError:
+        code, said = error.response.attributes.get("ERROR-CODE", (500, ""))
+        return explain(code, said, has_login=self.username is not None)
+
+    async def challenge(self, lifetime: int, bound: float) -> Granted | None:
+        """Ask for an allocation without credentials, which a server answers with realm and nonce.
+
+        No allocation comes of that, so a door may be opened so far before it is known whether it is needed.
+
+        Args:
+            lifetime, bound: see `allocate`.
+
+        Returns:
+            The allocation, if the server wants no credentials.
+
+        Raises:
+            TurnError, NetworkError: see `ask`.
+        """
+        try:
+            granted = Granted(await self._wait(self.request(_Allocate(lifetime, None)), bound))
+            self.may_hold = True
+            return granted
+        except stun.TransactionFailed as error:
+            told = error.response.attributes
+            known = (
+                self.username is not None
+                and self.password is not None
+                and "REALM" in told
+                and "NONCE" in told
+            )
+            if error.response.error_code != UNAUTHORIZED or not known:
+                raise self._explain(error) from None
+            self.realm, self.nonce = told["REALM"], told["NONCE"]
+            self.integrity_key = turn.make_integrity_key(
+                str(self.username), told["REALM"], str(self.password)
+            )
+            return None
+
     async def allocate(self, lifetime: int, family: Family | None, bound: float) -> Granted:
-        """Make the allocation (RFC 8656 section 7): two round trips.
+        """Make the allocation (RFC 8656 section 7): one round trip after a `challenge`, else two.
 
         Args:
             lifetime: seconds to ask for.
@@ -197,7 +241,7 @@ class Dialogue(turn.TurnClientMixin):
         if self._asked_at is None:
             self._asked_at = loop.time()
         if message.message_method is stun.Method.ALLOCATE:
-            # Before the first 401 only a server that wants no login could make one.
+            # Without credentials only a server that wants none makes one; then its answer says so.
             self.may_hold = self.may_hold or self.integrity_key is not None or self.username is None
         data = bytes(message)
         self._post(data)

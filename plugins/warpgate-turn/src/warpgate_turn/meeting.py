@@ -92,6 +92,8 @@ class Meeting:
                     await self._opened.wait()
             except TimeoutError:
                 pass  # the relay follows by message
+        elif has_servers:
+            self._prepare()
         self._told = self._card()
         return self._told.encode()
 
@@ -216,16 +218,23 @@ class Meeting:
     # -- our relay -------------------------------------------------------------------------------
 
     def _open(self) -> None:
+        """Make a relay: this end's turn has come."""
         self._state = State.COMING
-        self._opening = Opening(
+        opening = self._opening or self._prepare()
+        opening.go()
+        self._attempt.note("allocate", f"{len(self._options.doors)} ways to try", Phase.STARTED)
+
+    def _prepare(self) -> Opening:
+        """Find a server that answers, which costs it nothing."""
+        opening = self._opening = Opening(
             self._options,
             wanted_family(self._attempt.peer),
             udp=self._mapped,
             receive=self._receive,
             note=self._note_door,
         )
-        self._attempt.note("allocate", f"{len(self._options.doors)} ways to try", Phase.STARTED)
-        self._start(self._obtain(self._opening), "obtain a relay")
+        self._start(self._obtain(opening), "obtain a relay")
+        return opening
 
     async def _obtain(self, opening: Opening) -> None:
         try:
@@ -239,8 +248,7 @@ class Meeting:
             relay.permit(grants(relay.local.family, self._attempt.peer, self._peer))
         self._opened.set()
         self._react()
-        await self._tell()
-        await opening.close()
+        await asyncio.gather(opening.close(), self._tell())
 
     def _receive(self, data: bytes, remote: Endpoint, sock: DatagramSocket) -> None:
         """What came to our relay: the core's; and whoever speaks our language is met there."""

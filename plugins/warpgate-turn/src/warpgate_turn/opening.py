@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import math
 import socket
 import ssl
 from collections.abc import Callable
@@ -33,6 +34,10 @@ class Opening:
         udp: whether UDP is known to get out.
         receive: for the relay; see `Relay`.
         note: told what comes of each door: the door, a text, and whether that is good news.
+
+    Until `go` is called the doors are only knocked at: the server is found, and gives its nonce, but makes no
+    allocation. Of several doors that are ready one after the other allocates, so that what is raced is who
+    answers first and not who leaves more behind.
     """
 
     def __init__(
@@ -48,9 +53,15 @@ class Opening:
         self._family = family
         self._receive = receive
         self._note = note
+        self._open = asyncio.Event()
+        self._turn = asyncio.Lock()
         memory = options.memory
         starts = timetable(options.doors, udp=udp, last=memory.last, round_trips=memory.round_trips)
         self._race: Race[Door, Relay] = Race(starts, self._try, Relay.let_go)
+
+    def go(self) -> None:
+        """A relay is wanted."""
+        self._open.set()
 
     async def run(self) -> Relay:
         """Race the doors. The relay is the caller's; `close` must be called in any case.
@@ -116,8 +127,10 @@ class Opening:
 
         def answered(round_trip: float) -> None:
             self._options.memory.answered(door, round_trip)
-            self._race.hold(patience(round_trip))
-            addresses.hold(patience(round_trip))
+            # Whoever waits here to be wanted does so for as long as it takes; there is no need for others.
+            pause = patience(round_trip) if self._open.is_set() else math.inf
+            self._race.hold(pause)
+            addresses.hold(pause)
 
         dialogue.on_first_answer = answered
         try:
@@ -133,12 +146,31 @@ class Opening:
     async def _allocate(self, dialogue: Dialogue) -> Granted:
         """IPv6 is asked for and IPv4 is what servers give unasked, so that old ones are not confused."""
         wanted = IP6 if self._family is IP6 else None
+        lifetime = self._options.lifetime
+        granted = await dialogue.challenge(lifetime, ALLOCATE_BOUND)
+        if granted is not None:
+            return granted
+        await self._open.wait()
+        is_mine = await self._take_turn()
         try:
-            return await dialogue.allocate(self._options.lifetime, wanted, ALLOCATE_BOUND)
-        except TurnError as error:
-            if wanted is None or error.code != NO_SUCH_FAMILY:
-                raise
-        return await dialogue.allocate(self._options.lifetime, None, ALLOCATE_BOUND)
+            try:
+                return await dialogue.allocate(lifetime, wanted, ALLOCATE_BOUND)
+            except TurnError as error:
+                if wanted is None or error.code != NO_SUCH_FAMILY:
+                    raise
+                return await dialogue.allocate(lifetime, None, ALLOCATE_BOUND)
+        except BaseException:
+            if is_mine:  # else it stays taken: the race is won
+                self._turn.release()
+            raise
+
+    async def _take_turn(self) -> bool:
+        """Let who came first finish; but if that takes long, go on beside it."""
+        try:
+            async with asyncio.timeout(GAP):
+                return await self._turn.acquire()
+        except TimeoutError:
+            return False
 
 
 async def _resolve(door: Door) -> list[Endpoint]:

@@ -8,6 +8,7 @@ silent for its time. Rejected: starting all at once (as many half-made allocatio
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Generic, TypeVar
 
@@ -45,7 +46,7 @@ class Race(Generic[T, R]):
         self.failures: dict[T, Exception] = {}
 
     def hold(self, seconds: float) -> None:
-        """Somebody shows signs of life: start nobody else for so long."""
+        """Somebody shows signs of life: start nobody else for so long, unless somebody fails."""
         self._next_at = max(self._next_at, asyncio.get_running_loop().time() + seconds)
 
     async def first(self) -> R | None:
@@ -59,7 +60,8 @@ class Race(Generic[T, R]):
         while self._queue or self._tasks:
             while self._queue and loop.time() >= self._next_at:
                 self._start_next(loop.time())
-            pause = max(0.0, self._next_at - loop.time()) if self._queue else None
+            wait = self._next_at - loop.time()
+            pause = max(0.0, wait) if self._queue and wait < math.inf else None
             done, _ = await asyncio.wait(self._tasks, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 if self._failed(task):
