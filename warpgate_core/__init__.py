@@ -29,7 +29,7 @@ from warpgate_core.errors import (
 from warpgate_core.hookspecs import NodeContext, NodeHooks, hookimpl
 from warpgate_core.identity import Identity
 from warpgate_core.nat import Allocation, Filtering, Mapping, NatProfile
-from warpgate_core.net.edge import DatagramSocket, LentSocket, LocalInterface
+from warpgate_core.net.edge import DatagramSocket, LentSocket, LocalInterface, TcpMapping
 from warpgate_core.net.gateway import Gateway
 from warpgate_core.net.stream import StreamLink
 from warpgate_core.node import Node
@@ -97,6 +97,7 @@ __all__ = [
     "StrategySpec",
     "StreamLink",
     "StreamPipe",
+    "TcpMapping",
     "Tier",
     "Trace",
     "TraceEvent",

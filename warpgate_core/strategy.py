@@ -25,6 +25,7 @@ import enum
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -33,7 +34,7 @@ from warpgate_core.errors import PluginError
 if TYPE_CHECKING:
     from warpgate_core.address import NodeAddress
     from warpgate_core.endpoint import Endpoint
-    from warpgate_core.net.edge import DatagramSocket, LentSocket, LocalInterface
+    from warpgate_core.net.edge import DatagramSocket, LentSocket, LocalInterface, TcpMapping
     from warpgate_core.net.stream import StreamLink
     from warpgate_core.pipe import Path
     from warpgate_core.trace import Phase
@@ -198,6 +199,35 @@ class Attempt(ABC):
         """
 
     @abstractmethod
+    async def open_stream(self, remote: Endpoint, *, local: Endpoint | None = None) -> StreamLink:
+        """Vet and open a TCP connection, and no more: the first half of `dial`.
+
+        For whom a connection is worth a short wait only, or that dials the same way again and again; it
+        makes no entry in the trace. Give the link to `prove_stream`. Cancelling leaves no socket behind.
+
+        Args:
+            remote: where to.
+            local: bind there first; None: any.
+
+        Raises:
+            VettingError: see `vet`.
+            NetworkError: no connection; chained to the system's own error.
+        """
+
+    @abstractmethod
+    def tcp_mapping(self, local: Endpoint) -> AbstractAsyncContextManager[TcpMapping]:
+        """Learn how the NAT maps TCP from a port of ours, and hold that mapping meanwhile.
+
+        Takes two round trips to a STUN server. `LocalInterface.tcp_seen` tells of the last time.
+
+        Args:
+            local: `internal` of one of `interfaces` (the listener's port), or with port 0 for a fresh port.
+
+        Raises:
+            NetworkError: no such interface, or (on entering) no STUN server answered over TCP.
+        """
+
+    @abstractmethod
     async def prove_stream(self, link: StreamLink, *, kind: str = "host") -> Path:
         """Prove a TCP connection that the strategy made by its own means. Takes over its ownership."""
 
@@ -225,7 +255,7 @@ class Attempt(ABC):
 
     @abstractmethod
     async def check(
-        self, remote: Endpoint, *, sock: DatagramSocket | None = None, kind: str = "host"
+        self, remote: Endpoint, *, sock: DatagramSocket | None = None, kind: str = "host", hops: int = 0
     ) -> Path:
         """Vet, then send connectivity checks over UDP until the peer answers with its proof.
 
@@ -236,6 +266,8 @@ class Attempt(ABC):
             remote: where to.
             sock: one of `sockets`, or a socket of the strategy's own; None: the best of `sockets`.
             kind: the remote candidate's kind.
+            hops: of routers that checks may pass, until the peer can have sent towards us (as responder:
+                three of them); they open our own NAT then and do not get as far as the peer's. 0: no limit.
 
         Returns:
             The path, once packets were proven to pass both ways. The race has it then.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
 from warpgate_core.address import NodeAddress
 from warpgate_core.endpoint import Endpoint
 from warpgate_core.errors import NetworkError, StrategyError, VettingError
-from warpgate_core.net.edge import DatagramSocket, LentSocket, LocalInterface
+from warpgate_core.net.edge import DatagramSocket, LentSocket, LocalInterface, TcpMapping
 from warpgate_core.net.stream import StreamLink
 from warpgate_core.pipe import Path
 from warpgate_core.session.proof import ProofState
@@ -101,12 +102,21 @@ class SessionAttempt(Attempt):
         self.stage = f"dialling {remote}"
         try:
             async with asyncio.timeout(DIAL_WINDOW):
-                link = await self._session.engine.edge.dial(remote, local=local)
+                link = await self.open_stream(remote, local=local)
         except (NetworkError, TimeoutError) as failure:
             error = failure if isinstance(failure, NetworkError) else NetworkError(SILENT.format(remote))
             self.note("dial", str(error), Phase.FAILED)
             raise error from failure.__cause__
+        self._session.trace.add("dial", Phase.COMPLETE, str(remote), strategy=self.name)
         return await self.prove_stream(link, kind=kind)
+
+    async def open_stream(self, remote: Endpoint, *, local: Endpoint | None = None) -> StreamLink:
+        """See `Attempt`."""
+        return await self._session.engine.edge.dial(self.vet(remote), local=local)
+
+    def tcp_mapping(self, local: Endpoint) -> AbstractAsyncContextManager[TcpMapping]:
+        """See `Attempt`."""
+        return self._session.engine.edge.tcp_mapping(local)
 
     async def prove_stream(self, link: StreamLink, *, kind: str = "host") -> Path:
         """See `Attempt`."""
@@ -132,7 +142,7 @@ class SessionAttempt(Attempt):
             accept(data, remote, sock)
 
     async def check(
-        self, remote: Endpoint, *, sock: DatagramSocket | None = None, kind: str = "host"
+        self, remote: Endpoint, *, sock: DatagramSocket | None = None, kind: str = "host", hops: int = 0
     ) -> Path:
         """See `Attempt`."""
         self.vet(remote)
@@ -142,7 +152,7 @@ class SessionAttempt(Attempt):
         path = self._session.datagram_path(sock, remote, self.name, kind)
         self.note("check", f"{remote} from {sock.local}", Phase.STARTED)
         self.stage = f"checking {remote}"
-        path.start()
+        path.start(hops)
         if self._session.both_checking:
             path.expire()
         try:

@@ -31,6 +31,7 @@ RETRY_GROWTH = 1.5
 LAST_RETRY = 0.500  # s; RFC 8445 section 14.3: initial RTO of a connectivity check
 PROBE_INTERVAL = 0.020  # s; what a punch may take beyond S + P/2, since one of them arrives just in time
 PROBES = 50  # 60 bytes each, for the first second: signalling that takes longer is not quick anyway
+NEAR_OPENINGS = 3  # of a responder, in 0.25 s: then the initiator has sent towards us, or never will
 CHECK_WINDOW = 5.0  # s from when both ends could be checking; a dozen checks, all lost: 5 % loss does not
 NOMINATE_RETRIES = 40  # at LAST_RETRY: 20 s, well beyond any session's own time-out
 
@@ -294,10 +295,18 @@ class DatagramPath(CandidatePath):
         self._channel = 0
         self._probe_timer: asyncio.TimerHandle | None = None
         self._probes = 0
+        self._near = 0
+        self._openings = 0
 
-    def start(self) -> None:
-        """Send the first check, and go on until something comes back."""
+    def start(self, hops: int = 0) -> None:
+        """Send the first check, and go on until something comes back.
+
+        Args:
+            hops: see `Attempt.check`; 0: no limit.
+        """
         if self._timer is None and not self.closed:
+            answered = self.owner.role is Role.INITIATOR and self.owner.keys is not None
+            self._near = 0 if answered else hops
             self._check()
             if self.owner.role is Role.INITIATOR and self.owner.keys is None:
                 self._probe_timer = asyncio.get_running_loop().call_later(PROBE_INTERVAL, self._probe)
@@ -331,16 +340,29 @@ class DatagramPath(CandidatePath):
             return
         self._asked = loop.time()
         self._transmit(self.proof.opening())
+        self._openings += 1
+        if self._openings == NEAR_OPENINGS and self.owner.role is Role.RESPONDER:
+            self._near = 0
         self._timer = loop.call_later(self._retry, self._check)
         self._retry = min(self._retry * RETRY_GROWTH, LAST_RETRY)
 
     def _transmit(self, frame: Frame) -> None:
-        pad = PADDED_OFFER if frame.kind is FrameKind.OFFER else 0
-        self.sock.send(frame.encode(pad), self.path.remote)
+        data = frame.encode(PADDED_OFFER if frame.kind is FrameKind.OFFER else 0)
+        if self._near:
+            self.sock.send_near(data, self.path.remote, self._near)
+        else:
+            self.sock.send(data, self.path.remote)
+
+    def take(self, frame: Frame, limit: int | None = None) -> None:
+        """See `CandidatePath`."""
+        self._near = 0  # both NATs let us through
+        super().take(frame, limit)
 
     def unlock(self, keys: SessionKeys, envelope: bytes | None) -> None:
         """The peer has answered: check at once with the secret, and not for ever."""
         super().unlock(keys, envelope)
+        if self.owner.role is Role.INITIATOR:
+            self._near = 0  # the peer has answered, so it has sent towards us
         if self._timer is not None and not self.proof.opened:
             self._timer.cancel()
             self._retry = FIRST_RETRY

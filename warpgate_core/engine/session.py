@@ -436,7 +436,7 @@ class Session(ABC):
                 self.verify_offer(frame)
             if path is not None and not path.closed:
                 path.take(frame, size)
-            elif frame.kind is not FrameKind.PROBE and "udp" in self.transports and self._has_room():
+            elif self._may_begin(frame) and "udp" in self.transports and self._has_room():
                 kind = "relay" if sock.is_relay else self.kind_of(remote)
                 fresh = self._new_datagram_path(sock, remote, self.strategy_of(frame), kind)
                 fresh.inbound = True
@@ -452,6 +452,14 @@ class Session(ABC):
                     fresh.start()
         except RemoteError as error:
             self.trace.add("check", Phase.NOTE, f"{remote}: {error}")
+
+    def _may_begin(self, frame: Frame) -> bool:
+        """Whether a frame from where none came before makes a path.
+
+        Also a PROBE: it is the first to come from a NAT that maps per destination, whose port nobody knew,
+        and it says no less about who sent it than an OFFER that was overheard.
+        """
+        return frame.kind is not FrameKind.PROBE or self.role is Role.RESPONDER
 
     def strategy_of(self, frame: Frame) -> str:
         """To whom a path belongs that the peer began."""

@@ -82,6 +82,16 @@ class DatagramSocket(ABC):
     def send(self, data: bytes, remote: Endpoint) -> None:
         """Send one datagram; never blocks. A datagram the system will not take is a lost datagram."""
 
+    def send_near(self, data: bytes, remote: Endpoint, hops: int) -> None:
+        """The same for a datagram that only `hops` routers pass on: it opens our own NAT, not the peer's.
+
+        Where that cannot be had it goes all the way.
+
+        Args:
+            hops: TTL (IPv4) or hop limit (IPv6), 1 to 255.
+        """
+        self.send(data, remote)
+
     @abstractmethod
     def attach(self, remote: Endpoint, receiver: Callable[[bytes], None]) -> None:
         """From now on hand every datagram from `remote` to `receiver` and to nobody else.

@@ -29,6 +29,10 @@ __all__ = ["UdpCounters", "UdpSocket"]
 
 _BATCH = 16  # datagrams taken per round of the loop: others get their turn after 0.1 ms at most
 _MAX_DATAGRAM = 65_536  # bytes; the length field has 16 bits
+_HOPS = {
+    Family.IP4: (socket.IPPROTO_IP, socket.IP_TTL),
+    Family.IP6: (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS),
+}
 _SEND_BUFFER = 64 * 1024  # bytes that asyncio may hold while the system's own buffer is full
 
 
@@ -114,6 +118,24 @@ class UdpSocket(asyncio.DatagramProtocol, DatagramSocket):
             # uvloop raises here what asyncio hands to error_received
             self.counters.unsent += 1
             self.last_error = error
+
+    def send_near(self, data: bytes, remote: Endpoint, hops: int) -> None:
+        """Send one datagram that only `hops` routers pass on; see `DatagramSocket.send_near`.
+
+        An option of the socket around the sending, not an ancillary message of the one packet: asyncio's
+        transports take none, and both send at once unless the system's buffer is full.
+        """
+        if self._transport is None:
+            self.counters.unsent += 1
+            return
+        sock = self._transport.get_extra_info("socket")
+        level, option = _HOPS[self.local.family]
+        usual = sock.getsockopt(level, option)
+        sock.setsockopt(level, option, hops)
+        try:
+            self.send(data, remote)
+        finally:
+            sock.setsockopt(level, option, usual)
 
     def attach(self, remote: Endpoint, receiver: Callable[[bytes], None]) -> None:
         """From now on hand every datagram from `remote` to `receiver` and to nobody else.

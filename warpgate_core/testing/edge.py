@@ -48,6 +48,11 @@ class MemorySocket(DatagramSocket):
         if self._is_open:
             self._host.send(data, self.local, remote)
 
+    def send_near(self, data: bytes, remote: Endpoint, hops: int) -> None:
+        """See `DatagramSocket.send_near`."""
+        if self._is_open:
+            self._host.send(data, self.local, remote, hops)
+
     def attach(self, remote: Endpoint, receiver: Callable[[bytes], None]) -> None:
         """See `DatagramSocket.attach`."""
         if remote in self._attached:

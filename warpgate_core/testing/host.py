@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from warpgate_core.endpoint import Endpoint, Family
 from warpgate_core.testing.line import Line
-from warpgate_core.testing.packet import Packet
+from warpgate_core.testing.packet import TTL, Packet
 from warpgate_core.testing.tcp import Connection, Segment
 from warpgate_core.testing.transport import MemoryTransport
 
@@ -202,9 +202,9 @@ class Host:
         """End what `bind` began; harmless twice."""
         self._receivers.pop(local, None)
 
-    def send(self, data: bytes, local: Endpoint, remote: Endpoint) -> None:
-        """Send one datagram."""
-        self.emit(Packet("udp", local, remote, bytes(data), self))
+    def send(self, data: bytes, local: Endpoint, remote: Endpoint, ttl: int = TTL) -> None:
+        """Send one datagram, which `ttl` routers pass on."""
+        self.emit(Packet("udp", local, remote, bytes(data), self, ttl))
 
     def listen(self, local: Endpoint, factory: ProtocolFactory) -> None:
         """Accept TCP connections; each gets a protocol from `factory`.

@@ -47,7 +47,8 @@ class NatRules:
         step: distance of two successive ports, for sequential allocation.
         chunk: (first port, number of ports), for chunked allocation.
         tcp_filtering: for TCP; what connection tracking does by default.
-        unsolicited: what becomes of an unexpected TCP segment.
+        unsolicited: what an unexpected packet causes: nothing; a reset, if it is TCP; or "punish": what goes
+            to its sender later leaves by a port of its own (connection tracking that took note of it does).
         hairpin: whether the inside reaches its own external endpoints.
         lifetime: seconds that a UDP mapping lives after the last packet from inside.
         udp: False blocks UDP.
@@ -60,7 +61,7 @@ class NatRules:
     step: int = 1
     chunk: tuple[int, int] | None = None
     tcp_filtering: Filtering = Filtering.APDF
-    unsolicited: Literal["drop", "reset"] = "drop"
+    unsolicited: Literal["drop", "reset", "punish"] = "drop"
     hairpin: bool = False
     lifetime: float = UDP_LIFETIME
     udp: bool = True
@@ -130,6 +131,7 @@ class MemoryNat:
         self._bindings: dict[tuple[object, ...], _Binding] = {}
         self._by_external: dict[tuple[Protocol, Endpoint], _Binding] = {}
         self._forwards: dict[tuple[Protocol, Endpoint], Endpoint] = {}
+        self._spoiled: set[tuple[object, ...]] = set()
         self._last_port = network.rng.randrange(FIRST_PORT, 60_000)
 
     def __repr__(self) -> str:
@@ -157,6 +159,8 @@ class MemoryNat:
                 self._network.drop(packet, "filtered")
                 if self.rules.unsolicited == "reset":
                     self._network.refuse(packet, self.outer, self.line)
+                elif self.rules.unsolicited == "punish" and binding is not None:
+                    self._spoiled.add((packet.protocol, binding.internal, packet.source))
                 return
             internal = binding.internal
         packet.destination = internal
@@ -212,10 +216,12 @@ class MemoryNat:
         """Forget every mapping, as after a power cut."""
         self._bindings.clear()
         self._by_external.clear()
+        self._spoiled.clear()
 
     def _key(self, protocol: Protocol, internal: Endpoint, remote: Endpoint) -> tuple[object, ...]:
-        if self.rules.mapping is Mapping.APDM:
-            return (protocol, internal, remote)
+        each = (protocol, internal, remote)
+        if self.rules.mapping is Mapping.APDM or each in self._spoiled:
+            return each
         if self.rules.mapping is Mapping.ADM:
             return (protocol, internal, remote.host)
         return (protocol, internal)

@@ -67,7 +67,7 @@ class MemoryNetwork:
         else:
             self.rng = random.Random(seed or 0)  # noqa: S311  a simulation must be repeatable
         self.shred = shred
-        self.internet = Zone(self, "internet")
+        self.internet = Zone(self, "internet", routers=1)
         self.hosts: dict[str, Host] = {}
         self.fates: Counter[str] = Counter()
         self._cuts: set[frozenset[str]] = set()

@@ -6,7 +6,7 @@ Mutable, as in a real network: each NAT rewrites one end of it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from warpgate_core.endpoint import Endpoint
 
@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from warpgate_core.testing.host import Host
     from warpgate_core.testing.tcp import Segment
 
-__all__ = ["Packet", "PacketEvent", "Protocol"]
+__all__ = ["TTL", "Packet", "PacketEvent", "Protocol"]
 
 Protocol = Literal["udp", "tcp"]
+TTL: Final = 16  # routers; two carrier-grade NATs in series are four, and a packet that goes round must end
 
 
 @dataclass(slots=True)
@@ -29,7 +30,7 @@ class Packet:
         destination: rewritten by a NAT on the way in.
         payload: a datagram's bytes, or a TCP segment.
         origin: the host that sent it; None for what a NAT answers by itself.
-        hops: zones passed so far.
+        ttl: so many routers may still pass it on.
     """
 
     protocol: Protocol
@@ -37,11 +38,11 @@ class Packet:
     destination: Endpoint
     payload: bytes | Segment
     origin: Host | None
-    hops: int = 0
+    ttl: int = TTL
 
     def copy(self) -> Packet:
         """For when the network doubles it: each copy is rewritten on its own."""
-        return Packet(self.protocol, self.source, self.destination, self.payload, self.origin, self.hops)
+        return Packet(self.protocol, self.source, self.destination, self.payload, self.origin, self.ttl)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from warpgate_core.endpoint import Endpoint, Family
 from warpgate_core.testing.line import Line
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from warpgate_core.testing.network import MemoryNetwork
 
 __all__ = ["Zone"]
-
-MAX_HOPS: Final = 16  # zones; two carrier-grade NATs in series take four
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +35,12 @@ class Zone:
     Attributes:
         name: for people.
         gateways: the NAT or firewall per address family.
+        routers: inside it, between any two that are plugged in.
     """
 
-    def __init__(self, network: MemoryNetwork, name: str) -> None:
+    def __init__(self, network: MemoryNetwork, name: str, routers: int = 0) -> None:
         self.name = name
+        self.routers = routers
         self.gateways: dict[Family, MemoryNat] = {}
         self._network = network
         self._ports: dict[str, _Port] = {}
@@ -76,8 +76,8 @@ class Zone:
             line: the line over which it comes.
         """
         network = self._network
-        packet.hops += 1
-        if packet.hops > MAX_HOPS:
+        packet.ttl -= 1 + self.routers
+        if packet.ttl < 0:
             network.drop(packet, "ttl")
             return
         port = self._ports.get(packet.destination.host) or self._way_out(packet.destination.family)

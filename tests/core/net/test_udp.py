@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -16,6 +17,7 @@ from warpgate_core.net.edge import DatagramSocket
 from warpgate_core.net.ports import bind_udp
 from warpgate_core.net.udp import UdpSocket
 
+IP_RECVTTL = 12  # linux/in.h; `socket` has no name for it
 STUN_LIKE = b"\x01\x01\x00\x00\x21\x12\xa4\x42" + bytes(12)
 
 
@@ -166,6 +168,39 @@ async def test_after_closing_nothing_is_sent_and_nothing_raises() -> None:
     assert here.counters.unsent == 1
     here.close()
     await here.wait_closed()
+
+
+async def hops(host: str) -> None:
+    received = {
+        "127.0.0.1": (socket.IPPROTO_IP, IP_RECVTTL),
+        "::1": (socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT),
+    }[host]
+    there = bind_udp(host)
+    there.setsockopt(*received, 1)
+    there.setblocking(True)
+    there.settimeout(5)
+    try:
+        remote = Endpoint(host, there.getsockname()[1])
+        async with udp(host) as here:
+            here.send(b"far", remote)
+            here.send_near(b"near", remote, 3)
+            here.send(b"far", remote)
+            seen = [there.recvmsg(10, 100) for _ in range(3)]
+        here.send_near(b"closed", remote, 3)
+        assert here.counters.unsent == 1
+    finally:
+        there.close()
+    assert [data for data, *_ in seen] == [b"far", b"near", b"far"]
+    usual, near, again = [int.from_bytes(message[0][2], sys.byteorder) for _, message, *_ in seen]
+    assert near == 3
+    assert usual == again != near
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the TTL the way Linux tells it")
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_datagram_may_stay_near(host: str) -> None:
+    asyncio.run(hops(host))
+    uvloop.run(hops(host))
 
 
 async def broken_receiver() -> None:

@@ -293,3 +293,52 @@ def test_hole_punching_works_where_it_does_in_the_world(left: NatRules, right: N
         assert (bool(heard[0]), bool(heard[1])) == (works, works)
 
     virtual(main)
+
+
+def test_an_unexpected_packet_may_cost_the_mapping_to_its_sender_and_to_nobody_else() -> None:
+    async def main() -> None:
+        world = World(NatRules(unsolicited="punish"))
+        world.inside.send(b"open", world.y.at[0])
+        await asyncio.sleep(1)
+        world.x.send(b"unexpected", Endpoint(WAN, INSIDE.port))
+        await asyncio.sleep(1)
+        for remote in (world.x.at[0], world.x.at[1], world.y.at[0]):
+            world.inside.send(b"?", remote)
+        await asyncio.sleep(1)
+        spoiled, other = world.x.sources()
+        assert spoiled.port != INSIDE.port == other.port
+        assert {source.port for source in world.y.sources()} == {INSIDE.port}
+        assert world.inside.got == []
+        world.x.send(b"expected now", spoiled)
+        await asyncio.sleep(1)
+        assert [data for data, *_ in world.inside.got] == [b"expected now"]
+
+    virtual(main)
+
+
+@pytest.mark.parametrize(
+    ("ttl", "filtering", "fate"),
+    [
+        (2, Filtering.APDF, "ttl"),  # beyond our own NAT
+        (3, Filtering.APDF, "filtered"),  # at the other NAT
+        (3, Filtering.EIF, "ttl"),  # behind it
+        (4, Filtering.EIF, "delivered"),
+    ],
+)
+def test_a_packet_gets_as_far_as_its_time_to_live(ttl: int, filtering: Filtering, fate: str) -> None:
+    async def main() -> None:
+        world = World(FULL_CONE)
+        there = Endpoint("203.0.113.2", 6000)
+        home = world.network.lan("theirs", there.host, NatRules(filtering=filtering))
+        Peer(world.network.host("other", "192.168.1.2/24", zone=home), 6000).send(b"open", world.y.at[0])
+        await asyncio.sleep(1)
+        fates: list[str] = []
+        world.network.watch(lambda event: fates.append(event.fate))
+        world.inside.host.send(b"?", INSIDE, there, ttl)
+        await asyncio.sleep(1)
+        assert fates == ["sent", fate]
+        world.x.send(b"unexpected", Endpoint(WAN, INSIDE.port))
+        await asyncio.sleep(1)
+        assert world.inside.sources() == [world.x.at[0]], "it got far enough to make a mapping"
+
+    virtual(main)
