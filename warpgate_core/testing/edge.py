@@ -211,8 +211,15 @@ class MemoryEdge(Edge):
         self._check_open()
         card = self._card_at(sock.local)
         lines = [card.line, *(nat.line for nat in self._network.gateways(card))]
-        external = self._network.observe(card, sock.local, pin=False)
-        await asyncio.sleep(2 * sum(line.delay for line in lines))
+        asked: asyncio.Future[Endpoint | None] = self._network.loop.create_future()
+
+        def pass_nat() -> None:  # behind what was sent before, and before what is sent next
+            if not asked.done():
+                asked.set_result(self._network.observe(card, sock.local, pin=False))
+
+        self._network.later(card.line.delay, pass_nat)
+        external = await asked
+        await asyncio.sleep(2 * sum(line.delay for line in lines) - card.line.delay)
         if external is None:
             raise NetworkError(f"no STUN server says how {sock.local} is mapped")
         return external
