@@ -19,7 +19,7 @@ from aioice import stun, turn
 
 from warpgate_core import IP6, Endpoint, Family, NetworkError
 from warpgate_turn.credentials import Login
-from warpgate_turn.reasons import TurnError, explain
+from warpgate_turn.reasons import TurnError, explain, system_words
 
 __all__ = ["Dialogue", "Granted", "open_tcp", "open_udp"]
 
@@ -387,7 +387,7 @@ async def open_udp(server: Endpoint, login: Login) -> Dialogue:
             lambda: _Udp(server, login), remote_addr=(server.host, server.port)
         )
     except OSError as error:
-        raise NetworkError(error.strerror or str(error)) from error
+        raise NetworkError(system_words(error)) from error
     return protocol
 
 
@@ -421,7 +421,7 @@ async def open_tcp(server: Endpoint, login: Login, tls: ssl.SSLContext | None, n
     except ssl.SSLError as error:
         raise NetworkError(f"TLS failed: {error.reason or error}") from error
     except OSError as error:
-        raise NetworkError(error.strerror or str(error)) from error
+        raise NetworkError(system_words(error)) from error
     return protocol
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 from warpgate_core import NetworkError
 
-__all__ = ["TurnError", "explain"]
+__all__ = ["TurnError", "explain", "system_words"]
 
 REASONS = {
     300: "it redirects to another server, which is not followed; configure that one",
@@ -51,3 +53,8 @@ def explain(code: int, said: str, *, has_login: bool = True) -> TurnError:
     text = NO_LOGIN if code == 401 and not has_login else REASONS.get(code, "it refuses")
     words = "".join(char for char in said if char.isprintable())[:60]
     return TurnError(code, f"{text} [{code}{f' {words}' if words else ''}]")
+
+
+def system_words(error: OSError) -> str:
+    """What the operating system says: asyncio puts the address into the text, and is vague on the rest."""
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error) or type(error).__name__

@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from warpgate_core import NetworkError, TurnServer
 from warpgate_turn.credentials import Login
+from warpgate_turn.reasons import system_words
 
 __all__ = ["DEFAULT_TTL", "FETCH_BOUND", "fetch_login", "read_login"]
 
@@ -172,5 +173,5 @@ def _name(error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
         return f"TLS failed ({error.reason})"
     if isinstance(error, OSError):
-        return error.strerror or type(error).__name__
+        return system_words(error)
     return type(error).__name__
