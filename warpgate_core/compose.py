@@ -55,13 +55,21 @@ class Parts:
     _stack: AsyncExitStack
 
     async def start(self) -> None:
-        """Open sockets and signalling side by side, and let plugins in as soon as there are sockets."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._start_edge())
-            if self.clock is not None:
-                group.create_task(self.clock.sync(CLOCK_READY))
-            if self.router is not None:
-                group.create_task(self._start_router(self.router))
+        """Open sockets and signalling side by side, and let plugins in as soon as there are sockets.
+
+        Raises:
+            WarpgateError: what failed first, as itself and not in a group; the rest was cancelled then.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._start_edge())
+                if self.clock is not None:
+                    group.create_task(self.clock.sync(CLOCK_READY))
+                if self.router is not None:
+                    group.create_task(self._start_router(self.router))
+        except ExceptionGroup as failed:
+            first = failed.exceptions[0]
+            raise first from first.__cause__
 
     async def _start_edge(self) -> None:
         self._stack.push_async_callback(self.edge.close)
