@@ -363,10 +363,11 @@ class _Tcp(Dialogue, turn.TurnClientTcpProtocol):
         while end - at >= 4:
             _, length = _CHANNEL_HEAD.unpack_from(unread, at)
             first = unread[at]
-            size = (4 if 0x40 <= first <= 0x4F else stun.HEADER_LENGTH) + length
-            if first >= 0x04 and not 0x40 <= first <= 0x4F:  # neither STUN nor a channel
-                self.transport.abort()
+            is_channel = 0x40 <= first <= 0x4F
+            if first >= 0x04 and not (is_channel and self.may_hold):
+                self.transport.abort()  # neither STUN nor a channel of ours: some other kind of server
                 return
+            size = (4 if is_channel else stun.HEADER_LENGTH) + length
             padded = size + stun.padding_length(size)
             if end - at < padded:
                 break
