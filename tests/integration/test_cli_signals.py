@@ -81,9 +81,9 @@ async def test_while_output_is_blocked(tmp_path: Path) -> None:
         feeding = asyncio.create_task(a.end(bytes(30_000_000)))
         await b.event("pipe")
         b.interrupt()
-        async with asyncio.timeout(PATIENCE):
-            assert await b.process.wait() == 130
+        await b.gone()
         assert (await feeding).code == 5
+        assert (await b.end()).code == 130
 
 
 async def test_while_it_waits_for_an_address(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from warpgate_core.cli.subprocesses import discard_output, has_ended
+from warpgate_core.cli.subprocesses import has_ended, release
 from warpgate_core.errors import NetworkError
 
 __all__ = ["Child"]
@@ -69,10 +69,8 @@ class Child:
                 if process.returncode is None:
                     end()
                     await asyncio.shield(has_ended(process, _GRACE))
-            await discard_output(process, _GRACE)
         finally:
-            if process.returncode is None:
-                process.kill()
+            release(process)
 
     @property
     def _process(self) -> asyncio.subprocess.Process:

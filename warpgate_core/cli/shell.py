@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from warpgate_core.cli.pump import MESSAGE
-from warpgate_core.cli.subprocesses import discard_output, has_ended
+from warpgate_core.cli.subprocesses import has_ended, release
 from warpgate_core.errors import ConfigError
 from warpgate_core.pipe import Pipe
 
@@ -94,7 +94,7 @@ class Command:
                 if process.returncode is None:
                     _signal_group(process.pid, number)
                     await asyncio.shield(has_ended(process, _GRACE))
-            await asyncio.shield(discard_output(process, _GRACE))
+            release(process)
 
     async def read(self) -> bytes:
         """What it wrote."""

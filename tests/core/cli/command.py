@@ -91,8 +91,8 @@ class Warpgate:
     ) -> None:
         if self.process.returncode is None:
             self.process.kill()
-        await self.process.wait()
-        self.process._transport.close()  # type: ignore[attr-defined]  # output that a failed test left unread
+        self.process._transport.close()  # type: ignore[attr-defined]  # with output that nobody has read
+        await self.process.wait()  # which would else wait for that
         self._reader.cancel()
         await asyncio.wait([self._reader])
         if error is not None:
@@ -153,6 +153,11 @@ class Warpgate:
     def interrupt(self, number: signal.Signals = signal.SIGINT) -> None:
         """Send a signal."""
         self.process.send_signal(number)
+
+    async def gone(self) -> None:
+        """Wait until the process has ended, whether or not anybody has read its output."""
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.shield(self._reader)
 
     async def end(self, data: bytes | None = None) -> Ended:
         """Give it the rest of its input, wait for its end, and insist that it shows no traceback."""
