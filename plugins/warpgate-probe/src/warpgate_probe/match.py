@@ -2,8 +2,8 @@
 
 In rounds, because a NAT may begin anew in between, or other machines take more ports than were allowed for.
 Each round both ends ask how far their NAT is, tell the other, and open a burst of sockets at once.
-`order.aims` says where each one sends. Rejected: one socket that sends to many ports; a NAT that maps by destination
-makes a mapping for each of them all the same, and nobody else hears on it.
+`order.aims` says where each one sends. Rejected: one socket that sends to many ports; a NAT that maps by
+destination makes a mapping for each of them all the same.
 """
 
 from __future__ import annotations

@@ -118,8 +118,9 @@ def aims(base: int, step: int, count: int, *, skewed: bool) -> list[int]:
     """Where each of `count` sockets sends, if both NATs count ports up.
 
     The k-th socket gets port ``base + (k + u) * step`` at its own NAT, where u ports were taken by others.
-    Both ends send in the same way, so k and l meet if each aims at the other. One end aims straight, k at k; the
-    other l at l + l mod `SKEWS`. Whatever u + v is (less than `SKEWS`), every `SKEWS`-th socket meets one.
+    Both ends send in the same way, so k and l meet if each aims at the other. One end aims straight, k at
+    k; the other l at l + l mod `SKEWS`. Whatever u + v is (less than `SKEWS`), every `SKEWS`-th socket
+    meets one.
 
     Args:
         base: the peer's last known external port.

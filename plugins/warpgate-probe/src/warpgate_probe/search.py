@@ -160,7 +160,8 @@ async def try_ports(
 
 
 def _failure(tried: int, pairing: Pairing, options: ProbeOptions) -> str:
-    host = pairing.symmetric.external
+    external = pairing.symmetric.external
+    host = external.host if external is not None else "the peer"
     if pairing.method is Method.FOLLOW or pairing.symmetric.nat.chunk is not None:
         return f"none of {tried} ports of {host} that were likely answered"
     share = chance(options.sockets, tried)
