@@ -148,6 +148,9 @@ def _mapping_plugin(folder: Path) -> dict[str, str]:
         "@hookimpl\n"
         "def warpgate_node_service(context):\n"
         "    return service(context)\n"
+        "@hookimpl\n"
+        "def warpgate_node_status():\n"
+        "    return ['holds \\x1b[1mone mapping']\n"
     )
     return {"PYTHONPATH": str(folder), "WARPGATE_DISABLE": "upnp"}
 
@@ -169,6 +172,7 @@ async def test_doctor_shows_port_mappings(tmp_path: Path) -> None:
     plain = await run("doctor", *LOOPBACK, home=tmp_path, env=env)
     assert plain.code == 0, plain.err
     assert "tcp 203.0.113.9:7000 to 127.0.0.1:" in plain.text
+    assert r"mapper: holds \x1b[1mone mapping" in plain.text
     structured = await run("doctor", *LOOPBACK, "--json", home=tmp_path, env=env)
     assert json.loads(structured.out)["interfaces"][0]["port_mappings"] == {"tcp": "203.0.113.9:7000"}
 

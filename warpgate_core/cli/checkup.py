@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from warpgate_core.cli.nodes import settle
+from warpgate_core.cli.text import clean
 from warpgate_core.config import NodeConfig
 from warpgate_core.endpoint import Endpoint, Family
 from warpgate_core.errors import NetworkError, ProtocolError
@@ -102,6 +103,7 @@ class Checkup:
         clock: where the time is from, or why it was not checked.
         skew: seconds that our clock is ahead of the time servers; None if not known.
         plugins: every installed plugin.
+        status: what plugins say of what they do for the node, (name, sentence).
     """
 
     node_id: str
@@ -114,7 +116,8 @@ class Checkup:
     turn: tuple[str, ...] = ()
     clock: str = ""
     skew: float | None = None
-    plugins: tuple[PluginRecord, ...] = field(default=())
+    plugins: tuple[PluginRecord, ...] = ()
+    status: tuple[tuple[str, str], ...] = ()
 
     @property
     def mappers(self) -> tuple[str, ...]:
@@ -142,7 +145,7 @@ async def examine(config: NodeConfig, identity: Identity, registry: Registry) ->
         network = group.create_task(_network(config, identity, tuple(servers)))
         asked = group.create_task(_brokers(tuple(brokers)))
         clock = group.create_task(_clock(tuple(ntp)))
-    faces, stun, error = network.result()
+    faces, stun, status, error = network.result()
     text, skew = clock.result()
     return Checkup(
         node_id=identity.node_id,
@@ -156,12 +159,13 @@ async def examine(config: NodeConfig, identity: Identity, registry: Registry) ->
         clock=text,
         skew=skew,
         plugins=registry.records,
+        status=status,
     )
 
 
 async def _network(
     config: NodeConfig, identity: Identity, servers: tuple[StunServer, ...]
-) -> tuple[tuple[Face, ...], tuple[StunFinding, ...], str]:
+) -> tuple[tuple[Face, ...], tuple[StunFinding, ...], tuple[tuple[str, str], ...], str]:
     node = Node(dataclasses.replace(config, identity=identity, brokers=()))
     try:
         async with node:
@@ -169,22 +173,20 @@ async def _network(
             await _mappings(node)
             faces = _faces(node)
             findings = await asyncio.gather(
-                *(
-                    _ask_stun(server, face)
-                    for family in Family
-                    for face in [next((f for f in faces if f.family is family), None)]
-                    if face is not None
-                    for server in servers
-                )
+                *(_ask_stun(server, face) for face in _one_per_family(faces) for server in servers)
+            )
+            status = tuple(
+                (name, clean(sentence))
+                for name, sentences in node.registry.call("warpgate_node_status")
+                for sentence in sentences
             )
     except NetworkError as error:
-        return (), (), str(error)
-    except BaseExceptionGroup as group:
-        network, rest = group.split(NetworkError)
-        if rest is not None or network is None:
-            raise
-        return (), (), str(network.exceptions[0])
-    return faces, tuple(findings), ""
+        return (), (), (), str(error)
+    return faces, tuple(findings), status, ""
+
+
+def _one_per_family(faces: tuple[Face, ...]) -> list[Face]:
+    return list({face.family: face for face in reversed(faces)}.values())
 
 
 def _faces(node: Node) -> tuple[Face, ...]:

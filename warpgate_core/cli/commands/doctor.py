@@ -74,6 +74,8 @@ def _faces(found: Checkup) -> Iterator[tuple[str, str | Span]]:
     mapped = [
         f"{kind} {endpoint} to {face.internal}" for face in found.faces for kind, endpoint in face.mapped
     ]
+    if not found.faces:
+        return
     if mapped:
         yield "mapping", joined(mapped)
     elif found.mappers:
@@ -110,6 +112,8 @@ def _plugins(found: Checkup) -> Iterator[tuple[str, str | Span]]:
     usable = [record.name for record in found.plugins if record.state is PluginState.LOADED]
     others = [f"{record.name} ({record.state})" for record in found.plugins if record.name not in usable]
     yield "plugins", joined([*usable, *others]) or ("none", "red")
+    for name, sentence in found.status:
+        yield "", f"{name}: {mask(sentence)}"
 
 
 def _fields(found: Checkup, advice: list[Advice]) -> dict[str, Any]:
@@ -159,6 +163,7 @@ def _fields(found: Checkup, advice: list[Advice]) -> dict[str, Any]:
         "brokers": [dataclasses.asdict(row) for row in found.brokers],
         "turn": list(found.turn),
         "clock": {"skew": found.skew, "source": found.clock},
+        "status": [{"plugin": name, "text": mask(text)} for name, text in found.status],
         "plugins": {record.name: record.state.value for record in found.plugins},
         "advice": [{"level": one.level.value, "text": one.text} for one in advice],
     }

@@ -35,6 +35,11 @@ def installed(disable: object) -> Registry:
     return registry
 
 
+def _hooks(record: PluginRecord) -> str:
+    """What a plugin takes part in, e.g. "node service, node status"."""
+    return ", ".join(name.removeprefix("warpgate_").replace("_", " ") for name in record.hooks)
+
+
 def _rows(records: tuple[PluginRecord, ...], width: int | None) -> list[Line]:
     header = ("name", "kind", "state", "from", "what it does")
     cells = [
@@ -43,7 +48,7 @@ def _rows(records: tuple[PluginRecord, ...], width: int | None) -> list[Line]:
             record.kind.value,
             (record.state.value, _STYLE.get(record.state, "red")),
             record.source,
-            clean(record.spec.summary if record.spec else ", ".join(record.hooks)),
+            clean(record.spec.summary if record.spec else _hooks(record)),
         )
         for record in records
     ]
