@@ -135,7 +135,7 @@ def test_targets_that_lead_nowhere(install: Install) -> None:
     assert "has no attribute 'Missing'" in record_of(registry, "no-attribute").error
     assert "lower-case words" in record_of(registry, "Bad_Name").error
     assert "neither a strategy class" in record_of(registry, "no-plugin").error
-    assert not registry.strategies
+    assert not {"bad-target", "no-attribute", "Bad_Name", "no-plugin"} & registry.strategies.keys()
 
 
 def test_an_unreadable_distribution_hides_no_other(
@@ -172,7 +172,7 @@ def test_the_disk_cache_of_stevedore_is_neither_read_nor_written(tmp_path: Path)
     cache = tmp_path / "cache"
     code = (
         "from warpgate_core.registry import Registry\n"
-        "registry = Registry()\nregistry.load()\nprint([r.name for r in registry.records])"
+        "registry = Registry()\nregistry.load()\nprint([r.name for r in registry.records if r.name in ('sound', 'watcher')])"
     )
     env = {**os.environ, "XDG_CACHE_HOME": str(cache)}
     seen = []

@@ -21,6 +21,7 @@ ALICE = Identity.from_secret(bytes(31) + b"\1")
 BOB = Identity.from_secret(bytes(31) + b"\2")
 CAROL = Identity.from_secret(bytes(31) + b"\3")
 LINE = Line(delay=0.02)
+PLUGINS = ("warpgate-punch", "warpgate-probe", "warpgate-turn", "warpgate-upnp")
 SIGNAL = 0.05  # s one way; a little more than the direct way, so that who wins is certain
 
 
@@ -41,7 +42,8 @@ class World:
         return self.network.host(name, *addresses, **{"line": LINE, **options})
 
     def node(self, identity: Identity, host: Host, port: int = 0, **config: Any) -> Node:
-        """A node on a host, not started."""
+        """A node of the core alone on a host, not started: plugins have tests of their own."""
+        config["disable"] = (*PLUGINS, *config.get("disable", ()))
         codec = EnvelopeCodec(identity, lambda: time.time() + self.skews.get(identity.public_key, 0.0))
         member = self.signalling.join(codec, ReplayGuard())
         edge = self.network.edge(host, port)

@@ -23,7 +23,7 @@ from warpgate_core.errors import PeerLostError, PipeClosedError, PipeError
 from warpgate_core.pipe import DatagramPipe, Pipe, StreamPipe
 from warpgate_core.pipe.stream import LINGER
 
-__all__ = ["MESSAGE", "Input", "Output", "Totals", "echo", "join", "messages"]
+__all__ = ["MESSAGE", "Input", "Output", "Silence", "Totals", "echo", "join", "messages"]
 
 MESSAGE: Final = 1200  # bytes per datagram; fits every path (RFC 9000 section 14)
 _READ: Final = 256 * 1024  # bytes; what asyncio takes from a socket at once

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from warpgate_core.testing.nat import MemoryNat
     from warpgate_core.testing.network import MemoryNetwork
 
-__all__ = ["MemoryEdge", "MemorySocket"]
+__all__ = ["LentMemorySocket", "MemoryEdge", "MemorySocket"]
 
 
 class MemorySocket(DatagramSocket):
