@@ -31,6 +31,7 @@ MESSAGE_WITHIN = 5.0  # s; a message takes 0.04
 REPEAT = 0.5  # s until a datagram that nobody received is sent again
 FAMILIES = (4,)  # IPv6 is not translated, so it would hide what the NATs do
 RELAYS = ("turn",)  # plugins that are off when no relay is wanted
+SETTLED = {True: 5.0, False: 1.0}  # s that a node may take to know its NAT, with and without UDP
 SIDES = ("calls", "answers")
 
 _SYMMETRIC = {Nat.SYMMETRIC_RANDOM, Nat.SYMMETRIC_SEQUENTIAL, Nat.PORT_CHUNKED, Nat.CARRIER_SYMMETRIC}
@@ -156,8 +157,14 @@ class Matrix:
         config = [services | {"seed": f"{agent.host.name} {name}"} for agent in agents]
         asked = [agent.begin("start", node=name, **one) for agent, one in zip(agents, config, strict=True)]
         made = [Started(a, name, **f.result(30.0)) for a, f in zip(agents, asked, strict=True)]
-        settled = [node.begin("settle") for node in made]
-        here, there = (Started(a, name, **f.result(30.0)) for a, f in zip(agents, settled, strict=True))
+        kinds = zip(made, (caller, callee), strict=True)
+        settled = [node.begin("settle", timeout=SETTLED[kind.behaviour.udp]) for node, kind in kinds]
+        for asking in settled:
+            with contextlib.suppress(
+                AgentError
+            ):  # where UDP is blocked, the last STUN request ends after 25 s
+                asking.result(30.0)
+        here, there = (node.refreshed() for node in made)
         return here, there
 
     def _connect(self, here: Started, there: Started, timeout: float) -> dict[str, Any]:
@@ -165,8 +172,7 @@ class Matrix:
         try:
             mine = here.connect(there, timeout=timeout)
         except AgentError as error:
-            accepting.cancel()
-            return {
+            return {  # and `accepting` ends when the node is closed
                 "error": error.text,
                 "causes": [text for _, text in error.inner],
                 "seconds": error.seconds,
