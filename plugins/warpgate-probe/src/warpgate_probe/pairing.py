@@ -36,6 +36,11 @@ from warpgate_core import (
 __all__ = ["Method", "Pairing", "choose", "may_come"]
 
 
+UNKNOWN_ENDS = (
+    "no mapped endpoint is known at one end or the other: UDP is blocked there, or no STUN server answers"
+)
+
+
 class Method(enum.IntEnum):
     """See the module's table; the order is the order of preference."""
 
@@ -90,7 +95,7 @@ def choose(initiator: NodeAddress, responder: NodeAddress) -> Pairing | str:
                 reasons.append(result)
     if found:
         return min(found, key=lambda pairing: pairing.method)  # the first of equals, at both ends
-    return reasons[0] if reasons else "no two interfaces of one address family have a known mapped endpoint"
+    return reasons[0] if reasons else UNKNOWN_ENDS
 
 
 def may_come(initiator: NodeAddress, responder: NodeAddress) -> bool:
