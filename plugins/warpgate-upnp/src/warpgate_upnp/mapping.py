@@ -98,6 +98,8 @@ class Mapping:
         self._asked = -math.inf
         self._failures = 0
         self._is_final = False  # it was a decision, not silence: asking again soon would change nothing
+        self._again = False  # the router showed itself while a request was under way
+        self._doubts = False  # it restarted while a request was under way
 
     @property
     def wakeup(self) -> float:
@@ -123,6 +125,7 @@ class Mapping:
         """A request is under way; nothing is due until `granted` or `failed`."""
         self._asked = now
         self.due = math.inf
+        self._again = self._doubts = False
 
     def granted(self, lease: Lease, now: float) -> None:
         """The router has made or renewed the mapping.
@@ -137,6 +140,8 @@ class Mapping:
             self.due = now + PERMANENT_CHECK
         else:
             self.due = now + max(MIN_WAIT, lease.life * (1 / 2 + self._jitter() / 8))
+        if self._doubts:  # before or after it made the mapping?
+            self.lost(now)
 
     def failed(
         self, problem: str, now: float, *, refused: bool = False, retry_after: float | None = None
@@ -161,12 +166,15 @@ class Mapping:
             self.problem = problem
             left = MAX_RETRY if math.isinf(self._expires) else self._expires - now
             self.due = now + max(MIN_WAIT, left / 2)
+        if self._again:
+            self._hurry(now)
 
     def lost(self, now: float) -> None:
         """The router has restarted, or the network has changed: ask anew, but not in a frenzy."""
         if self.state is State.HELD:
             self.state = State.DOUBTED
         self._failures = 0
+        self._doubts = True
         self._hurry(now)
 
     def noticed(self, now: float) -> None:
@@ -175,7 +183,9 @@ class Mapping:
             self._hurry(now)
 
     def _hurry(self, now: float) -> None:
-        if not math.isinf(self.due):  # else a request is under way already
+        if math.isinf(self.due):  # a request is under way
+            self._again = True
+        else:
             self.due = min(self.due, max(now, self._asked + LOST_WAIT))
 
     def given_up(self, problem: str, now: float) -> None:
