@@ -53,7 +53,7 @@ class TurnServerProgram(Service):
         options: further command-line options.
         port: 0: any that is free.
         tls: certificates; then it listens for TLS at `tls_port` too.
-        secret: use-auth-secret in place of user and password.
+        secret: use-auth-secret in place of user and password; None: neither.
         tls_port: 0: any that is free.
     """
 
@@ -64,7 +64,7 @@ class TurnServerProgram(Service):
         *,
         port: int = 0,
         tls: Certificates | None = None,
-        secret: bool = False,
+        secret: bool | None = False,
         tls_port: int = 0,
     ) -> None:
         program = shutil.which("turnserver")
@@ -75,11 +75,11 @@ class TurnServerProgram(Service):
         self.tls_port = tls_port or free_udp_port()
         self._directory = Path(tempfile.mkdtemp(prefix="warpgate-coturn-"))
         addresses = ["127.0.0.1"] if host is None else host.addresses
-        login = (
-            ("--use-auth-secret", "--static-auth-secret", SECRET)
-            if secret
-            else ("--lt-cred-mech", "--user", f"{USER}:{PASSWORD}")
-        )
+        logins: dict[bool | None, tuple[str, ...]] = {
+            True: ("--use-auth-secret", "--static-auth-secret", SECRET),
+            False: ("--lt-cred-mech", "--user", f"{USER}:{PASSWORD}"),
+            None: (),
+        }
         argv = [
             *(program, "-n", "--log-file", "stdout", "--simple-log", "--verbose", "--no-cli", "--no-dtls"),
             *("--listening-port", str(self.port), "--tls-listening-port", str(self.tls_port)),
@@ -91,7 +91,7 @@ class TurnServerProgram(Service):
                 if tls is not None
                 else ("--no-tls",)
             ),
-            *(*login, "--realm", REALM, "--no-rfc5780"),
+            *(*logins[secret], "--realm", REALM, "--no-rfc5780"),
             *("--db", str(self._directory / "turndb"), "--pidfile", str(self._directory / "pid")),
             *options,
         ]
@@ -139,7 +139,15 @@ class TurnServerProgram(Service):
 
     @property
     def held(self) -> int:
-        """How many of them are still there."""
+        """How many of them nobody has given back yet."""
+        lines = tuple(self._lines)
+        ended = {m[1] for m in map(_END.search, lines) if m}
+        ended |= {m[1] for m in map(_REFRESH.search, lines) if m and m[2] == "0"}
+        return len({m[1] for m in map(_NEW.search, lines) if m} - ended)
+
+    @property
+    def kept(self) -> int:
+        """How many of them it still has; it takes up to a second to clear away what was given back."""
         lines = tuple(self._lines)
         ended = {m[1] for m in map(_END.search, lines) if m}
         return len({m[1] for m in map(_NEW.search, lines) if m} - ended)
@@ -155,7 +163,7 @@ class TurnServerProgram(Service):
         Raises:
             LabError: some are not.
         """
-        self.wait_for(lambda: self.held == 0, "every allocation is deleted")
+        self.wait_for(lambda: self.kept == 0, "every allocation is deleted")
 
     def wait_for(self, predicate: Any, what: str) -> None:
         """Wait until something is true of the log; looked at with each new line.

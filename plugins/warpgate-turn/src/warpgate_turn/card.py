@@ -5,7 +5,7 @@ news is the same: an allocation takes two round trips to a server, and the offer
 
 ::
 
-    version 1 | state 1 | relays 1 | mapped 1 | endpoints: family 1, port 2, address 4 or 16
+    version 1 | state 1 | relays 1 | mapped 1 | endpoints: family 1, port 2, address 4 or 16 | reason
 
 Each value has one encoding, and a reader insists on it. Rejected: one message kind per piece of news (the
 reader then has to cope with every order of them; a card says all there is to know), and sending the
@@ -21,9 +21,10 @@ from dataclasses import dataclass
 
 from warpgate_core import IP4, IP6, Endpoint, InputError, ProtocolError
 
-__all__ = ["MAX_ENDPOINTS", "Card", "State"]
+__all__ = ["MAX_ENDPOINTS", "MAX_REASON", "Card", "State"]
 
 VERSION = 1
+MAX_REASON = 200
 MAX_ENDPOINTS = 4  # of each kind: two families, and one more of each in case a relay is replaced
 _HEAD = struct.Struct("!BBBB")
 _ENTRY = struct.Struct("!BH")
@@ -47,11 +48,14 @@ class Card:
         state: see `State`.
         relays: relayed transport addresses; only, and always, if READY.
         mapped: this end's own reflexive addresses, as its TURN server saw them.
+        reason: in NONE, what stood in the way, for the error at the other end: at most `MAX_REASON`
+            characters of printable ASCII; empty if there was nothing to try.
     """
 
     state: State
     relays: tuple[Endpoint, ...] = ()
     mapped: tuple[Endpoint, ...] = ()
+    reason: str = ""
 
     def encode(self) -> bytes:
         """The bytes of it.
@@ -62,7 +66,8 @@ class Card:
         if not self._is_sound():
             raise InputError(f"{self!r} makes no sense")
         head = _HEAD.pack(VERSION, self.state, len(self.relays), len(self.mapped))
-        return head + b"".join(_pack(endpoint) for endpoint in (*self.relays, *self.mapped))
+        packed = b"".join(_pack(endpoint) for endpoint in (*self.relays, *self.mapped))
+        return head + packed + self.reason.encode("ascii")
 
     @classmethod
     def decode(cls, data: bytes) -> Card:
@@ -83,8 +88,9 @@ class Card:
         for _ in range(relays + mapped):
             endpoint, at = _unpack(data, at)
             found.append(endpoint)
-        card = cls(State(state), tuple(found[:relays]), tuple(found[relays:]))
-        if at != len(data) or not card._is_sound():
+        reason = data[at:].decode("ascii", "replace")
+        card = cls(State(state), tuple(found[:relays]), tuple(found[relays:]), reason)
+        if not card._is_sound():
             raise ProtocolError("a TURN card whose parts do not fit together")
         return card
 
@@ -92,6 +98,9 @@ class Card:
         return (
             bool(self.relays) == (self.state is State.READY)
             and max(len(self.relays), len(self.mapped)) <= MAX_ENDPOINTS
+            and len(self.reason) <= (MAX_REASON if self.state is State.NONE else 0)
+            and self.reason.isascii()
+            and (self.reason.isprintable() or not self.reason)
         )
 
 

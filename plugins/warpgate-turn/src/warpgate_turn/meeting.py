@@ -22,7 +22,7 @@ from warpgate_core import (
     StrategyError,
     WarpgateError,
 )
-from warpgate_turn.card import Card, State
+from warpgate_turn.card import MAX_REASON, Card, State
 from warpgate_turn.decide import allocates_at_once, grants, is_mapped, needs_own_relay, pairs, wanted_family
 from warpgate_turn.doors import Door
 from warpgate_turn.opening import Opening
@@ -142,7 +142,11 @@ class Meeting:
 
     def _card(self) -> Card:
         relay = self._relay
-        return Card(self._state) if relay is None else Card(self._state, (relay.local,), (relay.mapped,))
+        if relay is not None:
+            return Card(self._state, (relay.local,), (relay.mapped,))
+        is_failure = self._state is State.NONE and self._options.doors
+        printable = "".join(char for char in self._reason if char.isascii() and char.isprintable())
+        return Card(self._state, reason=printable[:MAX_REASON] if is_failure else "")
 
     async def _tell(self) -> None:
         """Send the card if it has changed, unless what would be said is that all is lost."""
@@ -206,14 +210,19 @@ class Meeting:
             self._end.set_exception(error or failure)
 
     def _why(self) -> str:
-        theirs = self._peer.state if self._peer is not None else State.NONE
-        if theirs is State.NONE and not self._options.doors:
+        peer = self._peer or Card(State.NONE)
+        if peer.state is State.NONE and not peer.reason and not self._options.doors:
             return "no TURN server is configured at either end; name one in NodeConfig(turn=...)"
-        ours = "" if self._state is State.READY else self._reason
-        if theirs is State.NONE:
-            return f"{ours or 'the peer did not come to the relay of this end'}; the peer has no relay either"
-        reached = "; ".join(self._check_errors) or "the peer did not come to the relay of this end"
-        return f"{reached}; {ours}" if ours else reached
+        said = list(self._check_errors)
+        if self._state is State.READY:
+            said.append(f"the peer did not come to the relay {self._card().relays[0]} of this end")
+        elif not self._options.doors and not self._mapped:
+            said.append("UDP does not seem to get out of this network: name a TURN server at this end too")
+        else:
+            said.append(self._reason)
+        if peer.state is State.NONE:
+            said.append(f"the peer: {peer.reason or 'no TURN server is configured there'}")
+        return "; ".join(said)
 
     # -- our relay -------------------------------------------------------------------------------
 
