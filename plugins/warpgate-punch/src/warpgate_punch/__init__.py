@@ -1,6 +1,6 @@
-"""UDP hole punching and TCP simultaneous open for Warpgate.
+"""UDP hole punching and TCP simultaneous open for Warpgate, as two strategies."""
 
-No strategy is registered yet, so this distribution declares no entry point.
-"""
+from warpgate_punch.tcp import PunchTcp
+from warpgate_punch.udp import PunchUdp, PunchUdpOptions
 
-__all__: list[str] = []
+__all__ = ["PunchTcp", "PunchUdp", "PunchUdpOptions"]
