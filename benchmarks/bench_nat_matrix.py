@@ -1,14 +1,14 @@
 """Every kind of NAT against every other, in the lab: who wins, how long it takes, and what stays apart.
 
     uv run python benchmarks/bench_nat_matrix.py [--runs N] [--relay | --no-relay] [--pairs a:b,c:d]
-        [--both-ways] [--json FILE] [--write-docs]
+        [--both-ways] [--aioice | --aioice-only] [--json FILE] [--write-docs]
 
 Real network namespaces with real NATs, mosquitto and coturn (`tests/lab`); needs root. Each attempt has two
 nodes of its own with every plugin that is installed, which know their NATs already ("warm"); the time is that
 of `auto_connect`, until the caller holds the pipe. A pair that cannot be joined is a row like any other.
 Without ``--relay`` or ``--no-relay`` everything is measured both without and with a relay.
 ``--write-docs`` writes docs/nat-matrix.md and docs/nat-matrix.svg. ``--from FILE``, given once or more, takes
-what ``--json`` stored instead of measuring.
+what ``--json`` stored instead of measuring. ``--aioice`` has aioice join each pair too, right after ours.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import nat_matrix_page as page  # noqa: E402 - needs the path above
+from benchmarks import nat_matrix_ice as ice  # noqa: E402 - needs the path above
+from benchmarks import nat_matrix_page as page  # noqa: E402
 from tests.lab import Nat  # noqa: E402
 from tests.lab.matrix import Outcome, make_matrix  # noqa: E402
 
@@ -49,6 +50,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--delay", type=float, default=DELAY, help="s one way per line (default %(default)s)")
     parser.add_argument("--loss", type=float, default=0.0, help="share lost per line and direction")
     parser.add_argument("--timeout", type=float, default=TIMEOUT, help="s (default %(default)s)")
+    parser.add_argument("--aioice", action="store_true", help="the same pairs with aioice, for comparison")
+    parser.add_argument("--aioice-only", action="store_true", help="with aioice alone")
     parser.add_argument("--json", type=Path, help="store every attempt here")
     parser.add_argument("--from", type=Path, action="append", dest="source", help="do not measure, read this")
     parser.add_argument("--write-docs", action="store_true", help="write docs/nat-matrix.md and .svg")
@@ -68,7 +71,10 @@ def measure(args: argparse.Namespace) -> Generator[Outcome]:
     pairs = pairs_of(args.pairs, args.both_ways)
     with make_matrix(args.delay, args.loss) as matrix:
         for _, relay, (caller, callee) in product(range(args.runs), relays, pairs):
-            yield matrix.attempt(caller, callee, relay=relay, timeout=args.timeout)
+            if not args.aioice_only:
+                yield matrix.attempt(caller, callee, relay=relay, timeout=args.timeout)
+            if args.aioice or args.aioice_only:
+                yield ice.attempt(matrix, caller, callee, relay=relay, delay=args.delay)
 
 
 def conditions(args: argparse.Namespace) -> dict[str, Any]:
@@ -88,6 +94,7 @@ def conditions(args: argparse.Namespace) -> dict[str, Any]:
         "runs": args.runs,
         "plugins": dict(sorted(plugins.items())),
         "version": importlib.metadata.version("warpgate-core"),
+        "aioice": importlib.metadata.version("aioice"),
     }
 
 
@@ -126,10 +133,12 @@ def main() -> int:
     """0 if every pair that can be joined was."""
     args = parse()
     found, where = load(args.source) if args.source else run(args)
-    cells = page.summarise(found)
-    print(page.markdown(cells, where))
+    cells = page.summarise(one for one in found if one.strategy != page.OTHER)
+    others = page.summarise(one for one in found if one.strategy == page.OTHER)
+    text = page.markdown(cells, others, where)
+    print(text)
     if args.write_docs:
-        (DOCS / "nat-matrix.md").write_text(page.markdown(cells, where))
+        (DOCS / "nat-matrix.md").write_text(text)
         (DOCS / "nat-matrix.svg").write_text(page.picture(cells, where))
     return 1 if any(cell.wanting for cell in cells) else 0
 

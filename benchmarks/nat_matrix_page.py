@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ from typing import Any
 from tests.lab import Nat
 from tests.lab.matrix import Outcome, possible
 
-__all__ = ["Cell", "markdown", "picture", "summarise"]
+__all__ = ["OTHER", "Cell", "markdown", "picture", "summarise"]
 
+OTHER = "aioice"  # in the place of a strategy's name: whom we are compared with
 KINDS = [nat.slug for nat in Nat]
 MODES = {False: "Without a relay", True: "With a relay"}
 MILESTONES = ("acknowledged", "answered", "proven", "in hand")
@@ -101,7 +103,7 @@ def milestones(outcome: Outcome) -> dict[str, float]:
 # -- the page ------------------------------------------------------------------------------------
 
 
-def markdown(cells: list[Cell], where: dict[str, Any]) -> str:
+def markdown(cells: list[Cell], others: list[Cell], where: dict[str, Any]) -> str:
     """docs/nat-matrix.md."""
     modes = [mode for mode in MODES if any(cell.relay is mode for cell in cells)]
     parts = ["# Every NAT against every other", *_introduction(where), "## Totals", *_totals(cells, modes)]
@@ -109,6 +111,8 @@ def markdown(cells: list[Cell], where: dict[str, Any]) -> str:
         chosen = [cell for cell in cells if cell.relay is mode]
         parts += [f"## {MODES[mode]}", _matrix(chosen), *_failures(chosen)]
     parts += ["## Where the time goes", *_phases(cells)]
+    if others:
+        parts += [f"## Beside aioice {where['aioice']}", *_beside(cells, others)]
     parts += ["## Every pair", _percentiles(cells)]
     return "\n\n".join(parts) + "\n"
 
@@ -128,6 +132,12 @@ Not possible without a relay: only-443 with anybody, since nobody's mapped port 
 map per destination, unless both count their ports up; and UDP blocked at one end with such a NAT at the
 other, as over TCP nobody can guess fast enough.
 """
+ICE = """\
+Between homes of the same kinds, with the same lines, STUN server and relay. Its candidates were gathered
+before, and the descriptions took as long as through a broker: the callee had the caller's after S, the
+caller the callee's after 2S. Behind UDP blocks it was told to reach the relay over TCP, port 443. It was
+given 6 s per pair. Medians in ms.
+"""
 MILESTONES_ARE = """\
 Median ms since the call, from `pipe.trace`: when the offer was acknowledged, when the answer was there,
 when the path that won was proven, and when the caller held the pipe.
@@ -140,7 +150,7 @@ def _introduction(where: dict[str, Any]) -> list[str]:
     numbers = {"line": delay, "pair": 4 * delay, "signal": 2 * delay}
     return [
         "![Heat map of the matrix](nat-matrix.svg)",
-        MEASURED.format_map(where | numbers | {"plugins": plugins}).rstrip(),
+        textwrap.fill(MEASURED.format_map(where | numbers | {"plugins": plugins}), 110),
         "To repeat it, as root:\n\n    uv run python benchmarks/bench_nat_matrix.py --write-docs",
     ]
 
@@ -219,6 +229,32 @@ def _phases(cells: list[Cell]) -> list[str]:
         MILESTONES_ARE.rstrip(),
         _table(rows),
     ]
+
+
+def _beside(cells: list[Cell], others: list[Cell]) -> list[str]:
+    ours = {(cell.caller, cell.callee, cell.relay): cell for cell in cells}
+    others = [cell for cell in others if (cell.caller, cell.callee, cell.relay) in ours]
+    lines = []
+    for mode in (mode for mode in MODES if any(cell.relay is mode for cell in others)):
+        theirs = [cell for cell in others if cell.relay is mode]
+        same = [ours[cell.caller, cell.callee, mode] for cell in theirs]
+        both = [pair for pair in zip(same, theirs, strict=True) if pair[0].joined and pair[1].joined]
+        medians = [
+            statistics.median(quantile(one.times, 0.5) for one in side) for side in zip(*both, strict=True)
+        ]
+        beside = (
+            "; those that both join, in {:.2f} s and {:.2f} s at the median".format(*medians) if both else ""
+        )
+        lines.append(
+            f"- {MODES[mode]}: {sum(cell.joined for cell in same)} of {len(same)} pairs by warpgate, "
+            f"{sum(cell.joined for cell in theirs)} by aioice{beside}."
+        )
+    rows = [["caller", "callee", "relay", "warpgate", "aioice"], ["---"] * 5]
+    for cell in others:
+        pair = (ours[cell.caller, cell.callee, cell.relay], cell)
+        times = [f"{quantile(one.times, 0.5) * 1e3:.0f}" if one.times else "-" for one in pair]
+        rows.append([cell.caller, cell.callee, "yes" if cell.relay else "no", *times])
+    return [ICE.rstrip(), "\n".join(lines), _table(rows)]
 
 
 def _percentiles(cells: list[Cell]) -> str:
