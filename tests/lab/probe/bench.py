@@ -1,4 +1,4 @@
-"""How often and how soon `probe` finds a port: ``python -m tests.lab.probe.bench [--runs N] [--loss L] [--lab]``.
+"""How often and how soon `probe` finds a port: ``python -m tests.lab.probe.bench [--runs N] [--lab]``.
 
 In memory, with virtual time: lines of 20 ms, signalling of 50 ms one way. With ``--lab`` between real NATs of
 the lab, on lines of 20 ms, with real brokers: half a minute for ten runs of one pair.

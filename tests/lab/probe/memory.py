@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from tests.core.worlds import ALICE, BOB, World
-from warpgate_core import Allocation, ConnectError, Mapping, Node
+from warpgate_core import Allocation, ConnectError, Identity, Mapping, Node, NodeConfig
+from warpgate_core.signal.envelope import EnvelopeCodec
+from warpgate_core.signal.replay import ReplayGuard
+from warpgate_core.testing.host import Host
 from warpgate_core.testing.line import Line
 from warpgate_core.testing.loop import run_virtual
 from warpgate_core.testing.nat import (
@@ -76,7 +80,7 @@ class Summary:
 
 def summary(outcomes: Sequence[float | None]) -> Summary:
     """Of seconds, or None where nothing came of it."""
-    return Summary(len(outcomes), sorted(time for time in outcomes if time is not None))
+    return Summary(len(outcomes), sorted(one for one in outcomes if one is not None))
 
 
 def homes(world: World, *kinds: str, loss: float = 0.0) -> list[Node]:
@@ -86,8 +90,16 @@ def homes(world: World, *kinds: str, loss: float = 0.0) -> list[Node]:
         line = Line(delay=DELAY, loss=loss)
         zone = world.network.lan(f"home {number}", f"203.0.113.{number}", KINDS[kind], line=line)
         host = world.network.host(f"host {number}", f"192.168.{number}.2/24", zone=zone)
-        nodes.append(world.node(identity, host))
+        nodes.append(_node(world, identity, host))
     return nodes
+
+
+def _node(world: World, identity: Identity, host: Host) -> Node:
+    """A node with every plugin that is installed."""
+    codec = EnvelopeCodec(identity, time.time)
+    member = world.signalling.join(codec, ReplayGuard())
+    config = NodeConfig(identity=identity, brokers=[])
+    return Node(config, edge=world.network.edge(host), signaller=member)
 
 
 async def _meet(one: str, other: str, loss: float) -> float | None:
