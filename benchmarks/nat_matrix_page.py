@@ -169,10 +169,14 @@ def _totals(cells: list[Cell], modes: list[bool]) -> list[str]:
             lines.append(
                 f"  {len(wanted)} are possible within the bounds of the strategies, {met} of these joined."
             )
+        else:
+            relayed = sum(any(one.kind == "relay" for one in cell.outcomes) for cell in joined)
+            lines.append(f"  {relayed} of them by a relay, the others without.")
     left = Counter(cell.joined for cell in cells for one in cell.outcomes if one.left)
     lines.append(
-        f"- Attempts after which a session, strategy or pipe was still held: {left[True]} of pairs joined, "
-        f"{left[False]} of others."
+        "- Asked at the moment of the end, a node still held a session, strategy or pipe after "
+        f"{left[True]} of the attempts at pairs that joined, and {left[False]} of the others (where a peer "
+        "hears of the end later, and takes a moment to wind up)."
     )
     return [
         "\n".join(lines),
@@ -282,6 +286,7 @@ SCALE = (
     (254, 224, 139),
     (252, 141, 89),
 )  # ColorBrewer RdYlGn, without its red
+RELAYED = "#4575b4"  # frame of what a relay carries
 MISSED, IMPOSSIBLE, UNMEASURED = "#b2182b", "#d9d9d9", "#ffffff"
 
 
@@ -333,20 +338,21 @@ def _grid() -> Iterable[tuple[tuple[int, str], tuple[int, str]]]:
 
 def _square(x: int, y: int, cell: Cell | None, mirrored: bool) -> list[str]:
     """A cell; what was measured with the other side calling is drawn fainter, without words."""
-    fill, lines, ink = UNMEASURED, [], "#222222"
+    fill, lines, ink, frame = UNMEASURED, [], "#222222", ""
     if cell is not None and cell.times:
         middle = quantile(cell.times, 0.5)
         name = SHORT.get(cell.winner.rstrip("*"), cell.winner.rstrip("*"))
         fill, lines = _colour(middle), [name, f"{middle * 1e3:,.0f} ms"]
         if not cell.joined:
             lines[1] += f" {len(cell.times)}/{len(cell.outcomes)}"
+        if any(one.kind == "relay" for one in cell.outcomes):
+            frame = f' stroke="{RELAYED}" stroke-width="2"'
     elif cell is not None:
         fill, lines = (MISSED, ["fails"]) if cell.expected else (IMPOSSIBLE, ["-"])
         ink = "#ffffff" if cell.expected else "#777777"
     faint = ' opacity="0.3"' if mirrored else ""
-    parts = [
-        f'<rect x="{x + 1}" y="{y + 1}" width="{WIDE - 2}" height="{HIGH - 2}" rx="3" fill="{fill}"{faint}/>'
-    ]
+    place = f'x="{x + 1}" y="{y + 1}" width="{WIDE - 2}" height="{HIGH - 2}" rx="3"'
+    parts = [f'<rect {place} fill="{fill}"{frame}{faint}/>']
     if mirrored:
         return parts
     first = y + HIGH / 2 + 4 - 7 * (len(lines) - 1)
@@ -361,9 +367,11 @@ def _legend(y: int, where: dict[str, Any]) -> list[str]:
         (_colour(seconds), f"{seconds:g} s") for seconds in (0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0)
     ]
     marks += [(IMPOSSIBLE, "not possible"), (MISSED, "should have joined")]
+    marks.append((UNMEASURED, "framed: relayed"))
     parts, x = [], SIDE
     for fill, label in marks:
-        parts.append(f'<rect x="{x}" y="{y - 12}" width="20" height="14" rx="2" fill="{fill}"/>')
+        frame = f' stroke="{RELAYED}" stroke-width="2"' if fill == UNMEASURED else ""
+        parts.append(f'<rect x="{x}" y="{y - 12}" width="20" height="14" rx="2" fill="{fill}"{frame}/>')
         parts.append(_text(x + 26, y, label))
         x += 46 + 7 * len(label)
     note = (
