@@ -70,6 +70,7 @@ class TurnServerProgram(Service):
         program = shutil.which("turnserver")
         if program is None:
             raise LabUnavailable("turnserver is not installed: apt-get install coturn")
+        self.host = host
         self.address = "127.0.0.1" if host is None else host.ip4
         self.port = port or free_udp_port()
         self.tls_port = tls_port or free_udp_port()
@@ -119,12 +120,13 @@ class TurnServerProgram(Service):
 
     # -- where it is -----------------------------------------------------------------------------
 
-    def url(self, via: str = "udp", user: str = USER, password: str = PASSWORD) -> str:
+    def url(self, via: str = "udp", user: str = USER, password: str = PASSWORD, family: int = 4) -> str:
         """A URL for `NodeConfig.turn`, credentials inside; `via` is udp, tcp or tls."""
         login = f"{user}:{password}@" if user else ""
+        where = self.address if family == 4 or self.host is None else f"[{self.host.ip6}]"
         if via == "tls":
-            return f"turns:{login}{self.address}:{self.tls_port}"
-        return f"turn:{login}{self.address}:{self.port}?transport={via}"
+            return f"turns:{login}{where}:{self.tls_port}"
+        return f"turn:{login}{where}:{self.port}?transport={via}"
 
     def hmac_url(self, label: str = "bob", via: str = "udp") -> str:
         """The same for use-auth-secret."""
