@@ -54,6 +54,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--aioice-only", action="store_true", help="with aioice alone")
     parser.add_argument("--json", type=Path, help="store every attempt here")
     parser.add_argument("--from", type=Path, action="append", dest="source", help="do not measure, read this")
+    parser.add_argument("--note", default="", help="a sentence for the page, on what else the machine did")
     parser.add_argument("--write-docs", action="store_true", help="write docs/nat-matrix.md and .svg")
     return parser.parse_args()
 
@@ -133,6 +134,7 @@ def main() -> int:
     """0 if every pair that can be joined was."""
     args = parse()
     found, where = load(args.source) if args.source else run(args)
+    where["note"] = args.note
     cells = page.summarise(one for one in found if one.strategy != page.OTHER)
     others = page.summarise(one for one in found if one.strategy == page.OTHER)
     text = page.markdown(cells, others, where)

@@ -125,7 +125,7 @@ nftables NATs, mosquitto and coturn, on {cores} cores, Linux {kernel}, Python {p
 pair: {runs}. IPv4 only. The time is that of `auto_connect`, until the caller holds a proven pipe; then one
 message goes each way. Nodes are new for each attempt and know their NATs already, as far as they can within
 a second where UDP is blocked. Brokers and relay listen on port 443 too, or nobody behind only-443 would
-reach anything.
+reach anything. {note}
 """
 NOT_POSSIBLE = """\
 Not possible without a relay: only-443 with anybody, since nobody's mapped port is 443; two NATs that both

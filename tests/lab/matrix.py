@@ -30,6 +30,7 @@ STUN_PORT = 3478  # RFC 8489 section 14.1
 MESSAGE_WITHIN = 5.0  # s; a message takes 0.04
 REPEAT = 0.5  # s until a datagram that nobody received is sent again
 FAMILIES = (4,)  # IPv6 is not translated, so it would hide what the NATs do
+TROUBLE = (AgentError, TimeoutError, RuntimeError, OSError)  # of an agent that refuses, hangs or has died
 RELAYS = ("turn",)  # plugins that are off when no relay is wanted
 SETTLED = {True: 5.0, False: 1.0}  # s that a node may take to know its NAT, with and without UDP
 SIDES = ("calls", "answers")
@@ -140,13 +141,15 @@ class Matrix:
         try:
             here, there = self._start(caller, callee, name, relay)
             told = self._connect(here, there, timeout)
-        except (AgentError, TimeoutError, RuntimeError) as error:
+        except TROUBLE as error:
             told = {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
+            for one in zip((caller, callee), SIDES, strict=True):  # which may be dead: the next gets new ones
+                self._agents.pop(one, None)
         finally:
             left = [*_left(here, "caller"), *_left(there, "callee")]
             for node in (here, there):
                 if node is not None:
-                    with contextlib.suppress(AgentError):
+                    with contextlib.suppress(*TROUBLE):
                         node.stop()
         values = {name: getattr(outcome, name) for name in Outcome.__slots__}
         return Outcome(**values | told | {"left": ", ".join(left)})
@@ -227,6 +230,6 @@ def _left(node: Started | None, side: str) -> list[str]:
         return []
     try:
         held: dict[str, int] = node.call("busy")
-    except AgentError as error:
-        return [f"{side}: {error.type}"]
+    except TROUBLE as error:
+        return [f"{side}: {type(error).__name__}"]
     return [f"{side}: {count} {what}" for what, count in held.items() if count]
