@@ -40,6 +40,7 @@ def main() -> None:
             for client, server in LAB_PAIRS:
                 found = homes.measure(client, server, options.runs)
                 print(f"{client.slug:>21} to {server.slug:<21} {found}", flush=True)
+            print(*homes.failures, sep="\n")
         return
     for one, other in PAIRS:
         found = measure(one, other, options.runs, loss=options.loss)

@@ -23,9 +23,13 @@ class Homes:
 
     Args:
         world: owner.
+
+    Attributes:
+        failures: why nothing came of it, each time.
     """
 
     world: World
+    failures: list[str] = field(default_factory=list)
     _agents: dict[str, Agent] = field(default_factory=dict)
 
     def agent(self, name: str, nat: Nat) -> Agent:
@@ -61,6 +65,7 @@ class Homes:
         except AgentError as error:
             if error.type != "ConnectError":
                 raise
+            self.failures.append(str(error))
             return None
         finally:
             self.stop()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 
-from warpgate_core import Attempt, Endpoint, Phase, Role, StrategyError
+from warpgate_core import Attempt, Endpoint, NetworkError, Phase, Role, StrategyError
 from warpgate_probe.descriptors import affordable, descriptors_left
 from warpgate_probe.messages import Kind, Message
 from warpgate_probe.options import ProbeOptions
@@ -45,17 +45,17 @@ async def match_ports(
     found = asyncio.ensure_future(attempt.found())
     try:
         for number in range(ROUNDS):
-            mapped = await attempt.mapped(await sockets.add(own.internal))
-            await talk.say(Message(Kind.BASE, number, port=mapped.port))
+            port = await _base(attempt, own.internal, sockets)
+            await talk.say(Message(Kind.BASE, number, port=port))
             base = (await talk.hear(Kind.BASE, number)).port
             host = pairing.outside(peer).host
             attempt.note("match", f"{burst} ports of {host} behind {base}, round {number + 1}", Phase.STARTED)
             sockets.free()  # those of the round before, which nobody met
             skewed = attempt.role is Role.RESPONDER
-            for port in aims(base, other.nat.step, burst, skewed=skewed):
+            for aim in aims(base, other.nat.step, burst, skewed=skewed):
                 sock = await sockets.add(own.internal)
-                if port:
-                    attempt.beacon(Endpoint(host, port), sock=sock)
+                if aim:
+                    attempt.beacon(Endpoint(host, aim), sock=sock)
             await asyncio.wait((found,), timeout=PATIENCE + (attempt.round_trip or 0.0) / 2)
             if found.done():
                 return
@@ -63,3 +63,19 @@ async def match_ports(
         found.cancel()
     text = f"in {ROUNDS} rounds no port was where it was expected; other machines use these NATs too"
     raise StrategyError(attempt.name, "matching", text)
+
+
+async def _base(attempt: Attempt, local: Endpoint, sockets: Sockets) -> int:
+    """The port that the NAT gives out just now.
+
+    Asked from a second socket if nobody answers the first: a NAT that has begun anew may have given it a port
+    that is still another's, and then no answer comes through.
+
+    Raises:
+        NetworkError: nobody answers the second either.
+    """
+    try:
+        return (await attempt.mapped(await sockets.add(local))).port
+    except NetworkError as error:
+        attempt.note("predict", str(error), Phase.FAILED)
+        return (await attempt.mapped(await sockets.add(local))).port
