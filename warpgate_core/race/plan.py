@@ -7,18 +7,19 @@ attempts, 30 ms on a LAN, and a failure starts the next at once (the strategies 
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from warpgate_core.address import NodeAddress
+from warpgate_core.address import InterfaceAddress, NodeAddress
 from warpgate_core.endpoint import Endpoint, Family
 from warpgate_core.nat import Filtering, Mapping
 from warpgate_core.net.edge import LocalInterface
 from warpgate_core.race.agreement import Hold
 from warpgate_core.strategy import Role, Strategy, Tier
 
-__all__ = ["Plan", "Target", "order_targets", "plan_race"]
+__all__ = ["Plan", "Target", "order_targets", "plan_race", "udp_is_likely"]
 
 _LOG = logging.getLogger("warpgate.race")
 
@@ -26,6 +27,19 @@ ATTEMPT_DELAY = 0.250  # RFC 8305 section 5
 LAN_DELAY = 0.030  # a LAN answers within a few ms; ten times a slow one
 RELAY_AGAIN = 1.0  # s; a NAT seldom changes between two calls to the same peer
 MAX_TARGETS = 24  # per session; 16 interfaces in an address with two endpoints each, less duplicates
+# RFC 1918, 3927, 6598, 4193, 4291. Not `is_private`, which counts documentation addresses too.
+_PRIVATE = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        "10.0.0.0/8",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "169.254.0.0/16",
+        "100.64.0.0/10",
+        "fc00::/7",
+        "fe80::/10",
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +158,33 @@ def order_targets(local: Iterable[LocalInterface], peer: NodeAddress) -> list[Ta
     return [
         replace(t, delay=0.0 if i == 0 else _gap(i, near_count)) for i, t in enumerate(ordered[:MAX_TARGETS])
     ]
+
+
+def udp_is_likely(mine: LocalInterface, theirs: InterfaceAddress) -> bool:
+    """Whether checks over UDP between two interfaces meet without a port being guessed.
+
+    Each end must know an endpoint that the other's packets will come from, or the end that does not must
+    be let in from any port of the right address (RFC 4787 section 5).
+    """
+    if mine.family is not theirs.internal.family:
+        return False
+    if _same_link([mine], theirs.internal, theirs.external) is not None:
+        return True
+    fixed = (_is_fixed(mine), _is_fixed(theirs))
+    if all(fixed) or theirs.nat.mapping is Mapping.NONE:
+        return True
+    known = mine if fixed[0] else theirs
+    return any(fixed) and known.nat.filtering is not Filtering.APDF
+
+
+def _is_fixed(face: LocalInterface | InterfaceAddress) -> bool:
+    """Whether it is known where all others see this interface."""
+    known = face.external is not None or not _is_private(face.internal)
+    return known and face.nat.mapping in (Mapping.NONE, Mapping.EIM, Mapping.UNKNOWN)
+
+
+def _is_private(endpoint: Endpoint) -> bool:
+    return any(endpoint.ip in network for network in _PRIVATE if network.version == endpoint.family)
 
 
 def _gap(index: int, near_count: int) -> float:

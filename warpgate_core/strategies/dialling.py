@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from warpgate_core.address import NodeAddress
 from warpgate_core.errors import StrategyError, WarpgateError
 from warpgate_core.net.edge import LocalInterface
-from warpgate_core.race.plan import Target, order_targets
+from warpgate_core.race.plan import Target, order_targets, udp_is_likely
 from warpgate_core.strategy import Attempt
 
 __all__ = ["plausible_transports", "try_targets"]
@@ -22,8 +22,11 @@ __all__ = ["plausible_transports", "try_targets"]
 
 def plausible_transports(faces: Iterable[LocalInterface], peer: NodeAddress) -> frozenset[str]:
     """By what a direct connection to `peer` may come about, as far as both addresses tell."""
-    targets = order_targets(faces, peer)
-    kinds = {"udp"} if targets else set()
+    own = tuple(faces)
+    targets = order_targets(own, peer)
+    kinds = (
+        {"udp"} if any(udp_is_likely(mine, theirs) for mine in own for theirs in peer.interfaces) else set()
+    )
     if any(target.tcp and target.likely for target in targets):
         kinds.add("tcp")
     return frozenset(kinds)
