@@ -40,9 +40,9 @@ HEAD = """# Benchmarks
 
     uv run python -m benchmarks
 
-runs them all, short; with `--full` as long as below; with names (`connect`, `memory`...) only these. Each table
-has the counterpart, or the bound, in the same run: figures of different runs and machines do not compare.
-This page is written by `uv run python -m benchmarks --full --write`. The NATs have
+runs them all, short; with `--full` as long as below; with names (`connect`, `memory`...) only these. Each
+table has the counterpart, or the bound, in the same run: figures of different runs and machines do not
+compare. This page is written by `uv run python -m benchmarks --full --write`. The NATs have
 `uv run python -m benchmarks nat_matrix`.
 
 """

@@ -17,6 +17,7 @@ def world() -> Iterator[World]:
     with make_world() as made:
         made.home("a")
         made.home("b")
+        made.home("c")
         yield made
 
 
@@ -32,25 +33,24 @@ def b(world: World) -> Iterator[Started]:
         yield agent.start(**world.services((4,)))
 
 
-@pytest.mark.parametrize("how", ["killed", "unplugged"])
-def test_a_peer_that_is_not_there(world: World, a: Started, b: Started, how: str) -> None:
-    """Sooner than the 20 s of the time-out, and with what was tried."""
-    line = world.hosts["b"].home.line
-    if how == "killed":
+def test_a_peer_that_is_not_there(world: World, a: Started, b: Started) -> None:
+    """Sooner than the 20 s of the time-out, and with what was tried: a dead process, a dead line."""
+    line = world.hosts["c"].home.line
+    with Agent(world.hosts["c"]) as agent:
+        c = agent.start(**world.services((4,)))
         b.agent.kill()
-    else:
         line.cut()
-    try:
-        with pytest.raises(AgentError, match="ConnectError") as caught:
-            a.connect(b)
-    finally:
-        if how == "unplugged":
+        try:
+            for peer, call in [(peer, a.begin_connect(peer)) for peer in (b, c)]:
+                with pytest.raises(AgentError, match="ConnectError") as caught:
+                    a.joined(call)
+                error = caught.value
+                assert error.seconds < 12
+                assert "could not be told that we are calling (the peer acknowledged nothing" in error.text
+                assert peer.node_id in error.text
+                assert {text.partition(":")[0] for _, text in error.inner} == {"direct", "reverse"}
+        finally:
             line.mend()
-    error = caught.value
-    assert error.seconds < 12
-    assert "could not be told that we are calling (the peer acknowledged nothing" in error.text
-    assert b.node_id in error.text
-    assert {text.partition(":")[0] for _, text in error.inner} == {"direct", "reverse"}
     assert a.call("busy")["sessions"] == 0
 
 
@@ -75,10 +75,10 @@ def test_a_peer_that_moved_is_found_through_brokers(world: World, a: Started) ->
         before = agent.start(**services, port=4568)
         before.stop()
         after = agent.start("moved", **services, port=4569)
-        for plugins in (["direct"], ["reverse"]):
-            here = a.connect(before, plugins=plugins)
-            assert (here.peer, here.strategy) == (after.key, plugins[0])
-            exchange(here, after.accept(), 1_000)
+        here = a.connect(before)
+        assert here.peer == after.key
+        assert here.seconds < 2
+        exchange(here, after.accept(), 1_000)
 
 
 def test_someone_else_lives_there_now(world: World, a: Started) -> None:
@@ -88,8 +88,8 @@ def test_someone_else_lives_there_now(world: World, a: Started) -> None:
         before.stop()
         other = agent.start("other", **world.services((4,)), port=4570)
         with pytest.raises(AgentError, match="ConnectError") as caught:
-            a.connect(before)
-        assert caught.value.seconds < 12
+            a.connect(before, timeout=3)
+        assert caught.value.seconds < 5
         assert other.call("busy") == {"sessions": 0, "abandoned": 0, "waiting": 0}
 
 

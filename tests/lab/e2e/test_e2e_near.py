@@ -126,8 +126,8 @@ while True:
     server = b_host.service("another server", ["python3", "-c", code], ready="listening")
     try:
         with pytest.raises(AgentError, match="ConnectError") as caught:
-            a.connect(b, timeout=6)
-        assert caught.value.seconds < 8
+            a.connect(b, timeout=3)
+        assert caught.value.seconds < 5
     finally:
         server.kill()
     a.stop()

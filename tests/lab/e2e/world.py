@@ -15,7 +15,7 @@ from typing import Any
 from tests.lab import Broker, Client, Coturn, Home, Host, Internet, Lab, Nat
 from tests.lab.e2e.agent import Agent, Joined, Started
 
-__all__ = ["DELAY", "FAMILIES", "World", "exchange", "make_world", "meet", "part"]
+__all__ = ["DELAY", "FAMILIES", "World", "exchange", "make_world", "meet", "part", "plugins"]
 
 DELAY = 0.020  # s one way per line: 80 ms from home to home and back, 40 ms to a broker and back
 FAMILIES: tuple[tuple[int, ...], ...] = ((4,), (6,), (4, 6))
@@ -73,6 +73,7 @@ class World:
         return {
             "WARPGATE_BROKERS": ",".join(services["brokers"]),
             "WARPGATE_STUN": ",".join(services["stun"]),
+            "WARPGATE_DISABLE": ",".join(services["disable"]),
         }
 
     def repair(self) -> None:
