@@ -125,9 +125,11 @@ def run(args: argparse.Namespace) -> tuple[list[Outcome], dict[str, Any]]:
 
 
 def load(files: list[Path]) -> tuple[list[Outcome], dict[str, Any]]:
-    """What `--json` stored; conditions are those of the first file."""
+    """What `--json` stored; conditions are those of the first file, and what only the last one says."""
     stored = [json.loads(file.read_text()) for file in files]
-    return [Outcome(**one) for part in stored for one in part["outcomes"]], stored[0]["conditions"]
+    return [Outcome(**one) for part in stored for one in part["outcomes"]], (
+        stored[-1]["conditions"] | stored[0]["conditions"]
+    )
 
 
 def main() -> int:
