@@ -161,18 +161,18 @@ OURS = Socket("203.0.113.9:50002")
 
 
 def test_own_sockets_go_to_the_relay_of_their_family() -> None:
-    found = pairs(OWN, None, CARD, mapped=True)
+    found = pairs(OWN, None, CARD, doubts_udp=False)
     assert found == [(OWN[0], CARD.relays[0]), (OWN[1], CARD.relays[1])]
 
 
 def test_from_relay_to_relay_only_if_own_sockets_may_get_nowhere() -> None:
-    assert OURS not in [sock for sock, _ in pairs(OWN, OURS, CARD, mapped=True)]
-    assert (OURS, RELAY) in pairs(OWN, OURS, CARD, mapped=False)
+    assert OURS not in [sock for sock, _ in pairs(OWN, OURS, CARD, doubts_udp=False)]
+    assert (OURS, RELAY) in pairs(OWN, OURS, CARD, doubts_udp=True)
     only_six = OWN[1:]
-    assert (OURS, RELAY) in pairs(only_six, OURS, CARD, mapped=True), "no socket of that family"
-    assert (OURS, CARD.relays[1]) not in pairs([], OURS, CARD, mapped=False)
+    assert (OURS, RELAY) in pairs(only_six, OURS, CARD, doubts_udp=False), "no socket of that family"
+    assert (OURS, CARD.relays[1]) not in pairs([], OURS, CARD, doubts_udp=True)
 
 
 def test_a_machine_with_many_cards_tries_some_of_them() -> None:
     many = [Socket(f"192.168.{n}.2:5") for n in range(10)]
-    assert len(pairs(many, None, Card(State.READY, (RELAY,)), mapped=True)) == MAX_SOCKETS
+    assert len(pairs(many, None, Card(State.READY, (RELAY,)), doubts_udp=False)) == MAX_SOCKETS

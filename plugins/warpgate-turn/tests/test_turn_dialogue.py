@@ -18,7 +18,7 @@ from warpgate_turn.credentials import Login
 from warpgate_turn.dialogue import RESEND, Dialogue, open_tcp, open_udp
 from warpgate_turn.doors import GAP
 from warpgate_turn.opening import Opening
-from warpgate_turn.options import TurnOptions
+from warpgate_turn.options import REMEMBERED, TurnOptions
 from warpgate_turn.reasons import TurnError
 
 LOGIN = Login("alice", "wonderland")
@@ -446,8 +446,11 @@ async def test_who_served_last_is_asked_first() -> None:
                 await race.close()
             await relay.let_go()
         assert len(made[0].got) <= 3, "the second race did not ask the dead one"
-        assert options.memory.last is not None
-        assert options.memory.last.server.port == made[1].local.port
+        now = asyncio.get_running_loop().time()
+        last = options.memory.last(now)
+        assert last is not None
+        assert last.server.port == made[1].local.port
+        assert options.memory.last(now + REMEMBERED) is None, "not for ever"
 
 
 async def test_all_of_them_are_named_when_all_fail() -> None:

@@ -70,6 +70,25 @@ async def test_one_end_with_a_server_is_enough(coturn: TurnServerProgram, who: s
     await asyncio.to_thread(coturn.wait_until_empty)
 
 
+@pytest.mark.parametrize("via", ["udp", "tcp", "tls"])
+async def test_a_server_may_have_a_name(
+    coturn: TurnServerProgram, certificates: Certificates, via: str
+) -> None:
+    """localhost is often ::1 first, where nobody listens."""
+    url = coturn.url(via).replace("127.0.0.1", "localhost")
+    async with nodes([], [url], stun=coturn, ca_file=str(certificates.cafile)) as (alice, bob):
+        one, other = await joined(alice, bob)
+        await exchange(one, other)
+    await asyncio.to_thread(coturn.wait_until_empty)
+
+
+async def test_a_name_that_is_none_is_named(coturn: TurnServerProgram) -> None:
+    url = coturn.url().replace("127.0.0.1", "no-such-host.invalid")
+    async with nodes([], [url], stun=coturn) as (alice, bob):
+        text, _ = await explained(alice, bob)
+    assert "the name no-such-host.invalid is not known" in text
+
+
 async def test_without_stun_both_allocate_and_meet_all_the_same(coturn: TurnServerProgram) -> None:
     async with nodes([coturn.url()], [coturn.url()]) as (alice, bob):
         one, other = await joined(alice, bob)

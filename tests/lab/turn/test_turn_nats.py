@@ -30,6 +30,14 @@ RUNS = 5
 
 RANDOM, RESTRICTED = Nat.SYMMETRIC_RANDOM, Nat.PORT_RESTRICTED
 BLOCKED, ONLY_443 = Nat.UDP_BLOCKED, Nat.ONLY_443
+ONLY_3478 = """
+table inet strict {
+  chain forward {
+    type filter hook forward priority -10; policy accept;
+    iifname "lan" udp dport != { 3478, 3479 } drop
+  }
+}
+"""
 # Both nodes know the server. The last column: what this pair may take beyond the bound.
 PAIRS = [
     (RANDOM, RANDOM, 1, 0.0),
@@ -173,6 +181,20 @@ def test_an_end_without_udp_and_without_a_server_is_told_what_it_lacks(world: Wo
         blocked.connect(free, plugins=["turn"])
     assert "name a TURN server at this end too" in str(caught.value)
     assert caught.value.seconds < 8
+    world.turn.wait_until_empty()
+
+
+def test_firewalls_that_let_udp_out_to_the_server_alone(world: World) -> None:
+    """STUN shows a mapped endpoint, and yet no packet gets to a relay: from relay to relay it works."""
+    a, b = (world.node(Nat.ADDRESS_RESTRICTED, side) for side in ("a", "b"))
+    for node in (a, b):
+        node.agent.host.home.router.namespace.nft(ONLY_3478)  # type: ignore[attr-defined]
+    here, there = meet(world, a, b)
+    assert world.turn.held == 2
+    assert here.seconds < 2.0
+    talk(here, there)
+    here.call("close")
+    there.call("close")
     world.turn.wait_until_empty()
 
 

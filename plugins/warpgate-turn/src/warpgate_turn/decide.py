@@ -93,7 +93,7 @@ def grants(family: Family, peer: NodeAddress, card: Card | None) -> tuple[str, .
 
 
 def pairs(
-    own: Iterable[DatagramSocket], relay: DatagramSocket | None, card: Card, *, mapped: bool
+    own: Iterable[DatagramSocket], relay: DatagramSocket | None, card: Card, *, doubts_udp: bool
 ) -> list[tuple[DatagramSocket, Endpoint]]:
     """What to check: from which socket to which of the peer's relays.
 
@@ -103,13 +103,13 @@ def pairs(
         own: the node's UDP sockets.
         relay: this end's own relay, if there is one.
         card: the peer's.
-        mapped: see `is_mapped`.
+        doubts_udp: own sockets may reach no relay: nothing is mapped, or a check was in vain.
     """
     found: list[tuple[DatagramSocket, Endpoint]] = []
     for remote in card.relays:
         near = [sock for sock in own if sock.local.family is remote.family][:MAX_SOCKETS]
         found += [(sock, remote) for sock in near]
-        if relay is not None and relay.local.family is remote.family and not (mapped and near):
+        if relay is not None and relay.local.family is remote.family and (doubts_udp or not near):
             found.append((relay, remote))
     return found
 

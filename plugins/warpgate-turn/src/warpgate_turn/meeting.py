@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
 
 from warpgate_core import (
@@ -61,6 +62,7 @@ class Meeting:
         self._checking = 0
         self._check_errors: dict[str, None] = {}
         self._is_proven = False
+        self._doubts_udp = not self._mapped
         self._running = False
         self._hedge: asyncio.TimerHandle | None = None
         self._give_up: asyncio.TimerHandle | None = None
@@ -75,7 +77,7 @@ class Meeting:
 
         Args:
             peer: the initiator's section, if it is known already.
-            soon: seconds to wait for a relay that is quickly had.
+            soon: seconds that may be spent waiting, if a server is known to be so near.
 
         Raises:
             ProtocolError: the peer's section is rubbish.
@@ -87,11 +89,10 @@ class Meeting:
             self._attempt.role, has_servers=has_servers, mapped=self._mapped, peer=self._peer
         ):
             self._open()
-            try:
-                async with asyncio.timeout(soon):
-                    await self._opened.wait()
-            except TimeoutError:
-                pass  # the relay follows by message
+            if 2 * self._options.memory.nearest < soon:  # else everybody's offer would wait in vain
+                with suppress(TimeoutError):  # the relay follows by message
+                    async with asyncio.timeout(soon):
+                        await self._opened.wait()
         elif has_servers:
             self._prepare()
         self._told = self._card()
@@ -171,12 +172,14 @@ class Meeting:
             elif self._hedge is None:
                 wait = HEDGE + 2 * (attempt.round_trip or 0.0)
                 self._hedge = asyncio.get_running_loop().call_later(wait, self._open_as_well)
-        for sock, remote in pairs(attempt.sockets, self._relay, peer, mapped=self._mapped):
+        for sock, remote in pairs(attempt.sockets, self._relay, peer, doubts_udp=self._doubts_udp):
             self._check(sock, remote)
         self._look_for_hope()
 
     def _open_as_well(self) -> None:
+        """Nothing came about: a firewall may let UDP out to some ports only."""
         if self._state is State.STANDBY and not self._is_proven:
+            self._doubts_udp = True
             self._open()
 
     @property

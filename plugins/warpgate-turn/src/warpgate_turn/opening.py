@@ -56,7 +56,8 @@ class Opening:
         self._open = asyncio.Event()
         self._turn = asyncio.Lock()
         memory = options.memory
-        starts = timetable(options.doors, udp=udp, last=memory.last, round_trips=memory.round_trips)
+        last = memory.last(asyncio.get_running_loop().time())
+        starts = timetable(options.doors, udp=udp, last=last, round_trips=memory.round_trips)
         self._race: Race[Door, Relay] = Race(starts, self._try, Relay.let_go)
 
     def go(self) -> None:
@@ -92,7 +93,7 @@ class Opening:
                 memory.refused(door.server)
             self._note(door, str(error), False)
             raise
-        memory.served(door)
+        memory.served(door, loop.time())
         self._note(door, f"{relay.local} in {(loop.time() - began) * 1000:.0f} ms", True)
         return relay
 

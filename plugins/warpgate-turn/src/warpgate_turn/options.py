@@ -6,6 +6,7 @@ A node makes one options object per plugin, so the memory hangs there and nothin
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ __all__ = ["MAX_SERVERS", "Memory", "TurnOptions"]
 
 MAX_SERVERS = 8  # as the core: one relay is enough, more servers are for when it is down
 REFRESH = 240.0  # s; permissions last 300 (RFC 8656 section 9): a minute for what gets lost
+REMEMBERED = 600.0  # s; RFC 6555 section 4.2 flushes what it remembers of networks every ten minutes
 LIFETIME = 600  # s; RFC 8656 section 3.2
 RENEW_AT = 0.8  # of a login's lifetime, so that nothing is begun with one about to run out
 
@@ -28,7 +30,7 @@ class Memory:
     """What one node knows of its servers from before: logins, round trips, which door served last."""
 
     def __init__(self) -> None:
-        self.last: Door | None = None
+        self._last: tuple[Door, float] | None = None
         self.round_trips: dict[Door, float] = {}
         self._logins: dict[TurnServer, tuple[Login, float]] = {}
         self._fetches: dict[TurnServer, asyncio.Lock] = {}
@@ -37,9 +39,18 @@ class Memory:
     def __repr__(self) -> str:
         return f"<Memory of {len(self.round_trips)} doors>"
 
-    def served(self, door: Door) -> None:
-        """This door gave a relay."""
-        self.last = door
+    @property
+    def nearest(self) -> float:
+        """The shortest round trip known, in seconds; infinite if none is."""
+        return min(self.round_trips.values(), default=math.inf)
+
+    def last(self, now: float) -> Door | None:
+        """The door that served last, unless that is long ago: networks change, and UDP may be back."""
+        return self._last[0] if self._last is not None and now - self._last[1] < REMEMBERED else None
+
+    def served(self, door: Door, now: float) -> None:
+        """This door gave a relay, at this time of the event loop."""
+        self._last = door, now
 
     def answered(self, door: Door, round_trip: float) -> None:
         """A server's first answer took so long."""

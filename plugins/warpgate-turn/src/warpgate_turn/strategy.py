@@ -10,7 +10,9 @@ from warpgate_turn.options import TurnOptions
 
 __all__ = ["Turn"]
 
-SOON = 0.010  # s that the offer or answer waits for a relay, half of what the core waits: a server on the LAN
+SOON = (
+    0.010  # s that offer or answer may wait for a relay, half of what the core waits: for servers on the LAN
+)
 
 
 @register("turn", rank=90, transports={"udp"}, tier=Tier.RELAY, options=TurnOptions)
