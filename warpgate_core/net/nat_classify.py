@@ -268,9 +268,8 @@ def _step(ordered: Sequence[int]) -> int:
     """
     if len(ordered) < MIN_SEQUENCE:
         return 0
-    places = [0]
-    for before, after in itertools.pairwise(ordered):
-        places.append(places[-1] + (after - before + 32_768) % 65_536 - 32_768)  # the counter wraps
+    moves = [(after - before + 32_768) % 65_536 - 32_768 for before, after in itertools.pairwise(ordered)]
+    places = list(itertools.accumulate(_without_wrap(moves), initial=0))
     signs = [1 if after > before else -1 for before, after in itertools.pairwise(places)]
     direction = 1 if sum(signs) >= 0 else -1
     if signs.count(-direction) > 1:
@@ -285,6 +284,21 @@ def _step(ordered: Sequence[int]) -> int:
         if gaps.count(step) * 2 < len(gaps):
             return 0
     return direction * step
+
+
+def _without_wrap(moves: Sequence[int]) -> list[int]:
+    """The distances, where one is a jump back to the other end of the range that the NAT counts through.
+
+    That one becomes an ordinary distance. It must go against all others, and enough of those must remain.
+    """
+    jumps = [place for place, move in enumerate(moves) if abs(move) > MAX_GAP]
+    rest = [move for move in moves if abs(move) <= MAX_GAP]
+    if len(jumps) != 1 or len(rest) < MIN_SEQUENCE - 1:
+        return list(moves)
+    usual, _ = Counter(rest).most_common(1)[0]
+    if usual * moves[jumps[0]] >= 0 or any(move * usual <= 0 for move in rest):
+        return list(moves)
+    return [usual if place == jumps[0] else move for place, move in enumerate(moves)]
 
 
 def _chunk(ports: Sequence[int]) -> tuple[int, int]:

@@ -134,6 +134,12 @@ def test_filtering(tests: tuple[FilterTest, ...], filtering: Filtering) -> None:
         ((4000, 4002, 4001, 4003, 4004, 4005), 1),  # one overtook another
         ((65_534, 65_535, 0, 1, 2, 3), 1),  # the counter wraps
         ((4000, 4001, 4002, 4003, 4004), 1),
+        (
+            (32_765, 32_766, 32_767, 30_720, 30_721, 30_722),
+            1,
+        ),  # it counts through 2,048 ports and begins again
+        ((30_724, 30_722, 30_720, 32_766, 32_764, 32_762), -2),
+        ((30_721, 30_720, 32_767, 32_766, 32_765, 32_764), -1),
     ],
 )
 def test_sequential_ports(ports: Sequence[int], step: int) -> None:
