@@ -172,7 +172,8 @@ def test_the_disk_cache_of_stevedore_is_neither_read_nor_written(tmp_path: Path)
     cache = tmp_path / "cache"
     code = (
         "from warpgate_core.registry import Registry\n"
-        "registry = Registry()\nregistry.load()\nprint([r.name for r in registry.records if r.name in ('sound', 'watcher')])"
+        "registry = Registry()\nregistry.load()\n"
+        "print([r.name for r in registry.records if r.name in ('sound', 'watcher')])"
     )
     env = {**os.environ, "XDG_CACHE_HOME": str(cache)}
     seen = []
