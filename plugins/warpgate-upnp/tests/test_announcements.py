@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from warpgate_core import ProtocolError
-from warpgate_upnp.announcements import RouterClock
+from warpgate_upnp.announcements import BURST, RouterClock
 
 
 def pcp_announcement(epoch: int, result: int = 0) -> bytes:
@@ -36,16 +36,21 @@ def test_announcements_are_repeated_and_count_once(make: object) -> None:
     assert clock.announcement(make(0))  # type: ignore[operator]
 
 
-def test_with_answers_to_compare_an_announcement_may_be_no_news() -> None:
+def test_the_first_of_a_burst_counts_even_if_it_fits() -> None:
+    """A router that restarts twice within two seconds has the same epoch as before."""
     time = Time()
     clock = RouterClock(time)
-    assert clock.pcp_answer(500)
-    assert clock.nat_pmp_answer(500, "25.1.1.1")
-    time.now = 100.0
-    assert not clock.announcement(pcp_announcement(600))
-    assert not clock.announcement(nat_pmp_announcement(600))
-    assert clock.announcement(nat_pmp_announcement(600, b"\x19\2\2\2")), "another external address"
+    assert clock.pcp_answer(1)
+    assert clock.nat_pmp_answer(1, "25.1.1.1")
     assert clock.announcement(pcp_announcement(1))
+    assert not clock.announcement(pcp_announcement(1))
+    time.now = 10.0
+    assert not clock.announcement(pcp_announcement(11))
+    assert not clock.announcement(nat_pmp_announcement(11))
+    assert clock.announcement(nat_pmp_announcement(11, b"\x19\2\2\2")), "another external address"
+    assert clock.announcement(pcp_announcement(1)), "the clock of a restart"
+    time.now += BURST + 1
+    assert clock.announcement(pcp_announcement(133))
 
 
 def test_an_answer_without_address_leaves_the_known_one() -> None:
@@ -74,4 +79,5 @@ def test_rubbish_is_refused_and_changes_nothing(data: bytes) -> None:
     clock.pcp_answer(500)
     with pytest.raises(ProtocolError):
         clock.announcement(data)
-    assert not clock.announcement(pcp_announcement(500))
+    assert clock.announcement(pcp_announcement(500)), "still the first of its burst"
+    assert not clock.announcement(pcp_announcement(500)), "and the epoch is the one of before"

@@ -44,7 +44,13 @@ def test_the_same_port_when_it_must_be() -> None:
 
 
 def test_the_old_action_when_the_new_one_is_not_there() -> None:
-    for code in (Fault.INVALID_ACTION, Fault.OPTIONAL_ACTION, Fault.INVALID_ARGS, Fault.CONFLICT):
+    for code in (
+        Fault.INVALID_ACTION,
+        Fault.OPTIONAL_ACTION,
+        Fault.INVALID_ARGS,
+        Fault.CONFLICT,
+        Fault.NO_ROOM,
+    ):
         assert offers(code, has_any=True) == [Offer(True, 4000, 600), Offer(False, 4000, 600)]
 
 

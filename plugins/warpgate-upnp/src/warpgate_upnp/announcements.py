@@ -9,6 +9,7 @@ to itself is no error: then a restart is noticed at the next renewal.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -20,7 +21,9 @@ from warpgate_upnp.epoch import NatPmpEpoch, PcpEpoch
 from warpgate_upnp.reach import Site
 from warpgate_upnp.sockets import listen_to_group
 
-__all__ = ["Announcements", "RouterClock"]
+__all__ = ["BURST", "Announcements", "RouterClock"]
+
+BURST = 130.0  # s that the repetitions of one announcement take: ten, 250 ms and doubling (RFC 6886, 3.2.1)
 
 
 class RouterClock:
@@ -35,6 +38,7 @@ class RouterClock:
         self._pcp = PcpEpoch()
         self._nat_pmp = NatPmpEpoch()
         self._address = ""
+        self._announced = -math.inf
         self.sightings = ssdp.Sightings()
 
     def pcp_answer(self, epoch: int) -> bool:
@@ -50,7 +54,8 @@ class RouterClock:
     def announcement(self, data: bytes) -> bool:
         """Whether a PCP or NAT-PMP announcement means a restart, or another external address.
 
-        They are sent for no other reason, so the first one counts, if there was nothing to compare it with.
+        They are sent for no other reason, so the first of a burst counts in any case: the clocks are in
+        whole seconds and may be off by some, so that two restarts in a row could look like none.
 
         Raises:
             ProtocolError: it is none.
@@ -59,13 +64,14 @@ class RouterClock:
             answer = nat_pmp.parse(data)
             if not isinstance(answer, nat_pmp.PublicAddress):
                 raise ProtocolError("a NAT-PMP mapping is no announcement")
-            first = not self._nat_pmp.known
-            return not self.nat_pmp_answer(answer.epoch, answer.host) or first
-        announced = pcp.parse(data)
-        if announced.is_map or announced.result != pcp.Result.SUCCESS:
-            raise ProtocolError("a PCP answer that is no announcement")
-        first = not self._pcp.known
-        return not self.pcp_answer(announced.epoch) or first
+            fits = self.nat_pmp_answer(answer.epoch, answer.host)
+        else:
+            announced = pcp.parse(data)
+            if announced.is_map or announced.result != pcp.Result.SUCCESS:
+                raise ProtocolError("a PCP answer that is no announcement")
+            fits = self.pcp_answer(announced.epoch)
+        before, self._announced = self._announced, self._now()
+        return not fits or self._announced - before > BURST
 
 
 class Announcements:

@@ -70,7 +70,8 @@ class Bargain:
 
     def _next(self, code: int) -> Offer | None:
         now = self.offer
-        if now.any_port and code in (*_ABSENT, *_VAGUE, *_TAKEN):
+        if now.any_port and code in (*_ABSENT, *_VAGUE, *_TAKEN, Fault.NO_ROOM):
+            # miniupnpd says "no room" where it allows none of the ports; the plain action tells why
             return Offer(any_port=False, port=now.port, lease=now.lease)
         if code == Fault.ONLY_PERMANENT and now.lease:
             return Offer(now.any_port, now.port, lease=0)

@@ -15,11 +15,6 @@ class PcpEpoch:
     def __init__(self) -> None:
         self._last: tuple[int, float] | None = None
 
-    @property
-    def known(self) -> bool:
-        """Whether there was an answer to compare with."""
-        return self._last is not None
-
     def observe(self, epoch: int, now: float) -> bool:
         """Take an answer's epoch.
 

@@ -142,7 +142,7 @@ class Holder:
 
     async def _race(self, wanted: list[Mapping]) -> _Outcome:
         """Look for a router by every protocol, and take the first that gives something."""
-        refusals: _Outcome = {}
+        refusals: dict[Mapping, RefusalError] = {}
         async with Race(self._entrants, self._asker, self._forgotten) as race:
             while (client := await race.next()) is not None:
                 self._client = client
@@ -152,8 +152,8 @@ class Holder:
                 race.problems += dict.fromkeys(map(str, failed.values()))
                 refusals |= {m: error for m, error in failed.items() if isinstance(error, RefusalError)}
                 await self._drop_client()
-        silence = NetworkError("; ".join(dict.fromkeys(race.problems)) or "no protocol is switched on")
-        return {mapping: refusals.get(mapping, silence) for mapping in wanted}
+        text = "; ".join(dict.fromkeys(race.problems))
+        return {mapping: _with_text(refusals.get(mapping), text) for mapping in wanted}
 
     async def _lease(self, client: Client, wanted: list[Mapping]) -> _Outcome:
         """Ask for all of them at once; who was granted nothing, and why.
@@ -269,6 +269,13 @@ class Holder:
             _LOG.info(
                 "%s %s stays mapped until it runs out: %s", mapping.wish.transport, lease.external, error
             )
+
+
+def _with_text(refusal: RefusalError | None, text: str) -> NetworkError:
+    """A refusal is one even if others were merely silent; the text tells of all of them."""
+    if refusal is None:
+        return NetworkError(text)
+    return RefusalError(text, code=refusal.code, retry_after=refusal.retry_after)
 
 
 def _seen(face: LocalInterface) -> str:

@@ -64,6 +64,7 @@ class Fault:
     CONFLICT = 718
     SAME_PORTS_REQUIRED = 724
     ONLY_PERMANENT = 725
+    NO_ROOM = 728
     CONFLICT_WITH_OTHER = 729
 
 
@@ -71,7 +72,7 @@ _SAYINGS = {
     Fault.NOT_AUTHORIZED: "it does not allow it",
     Fault.CONFLICT: "the port is taken",
     Fault.SAME_PORTS_REQUIRED: "it maps a port to the same port only, and that is taken",
-    728: "it has no room for further mappings",
+    Fault.NO_ROOM: "it has no room for further mappings",
     Fault.CONFLICT_WITH_OTHER: "the port is taken",
     702: "its IPv6 firewall is off",
     703: "its owner does not allow pinholes",

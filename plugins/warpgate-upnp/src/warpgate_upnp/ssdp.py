@@ -134,8 +134,9 @@ class Sightings:
     """What a router's announcements say together: has it restarted?
 
     It has if it took leave, or if for one and the same type the boot number or the location is not what it
-    was (miniupnpd listens on another port after each start). A router may announce several devices with
-    several locations, so each type is compared with itself only.
+    was (miniupnpd listens on another port after each start). The first announcement of a type counts as well,
+    since nobody knows what it was before; that costs one request too many in the life of a node. A router may
+    announce several devices with several locations, so each type is compared with itself only.
     """
 
     def __init__(self) -> None:
@@ -149,14 +150,17 @@ class Sightings:
         """Whether this one says that the router has restarted, or is about to go."""
         if notice.kind is NoticeKind.BYEBYE:
             return True
-        before = self._seen.get(notice.type)
         now = (notice.location, notice.boot)
-        self._remember(notice.type, now)
-        return before is not None and before != now
+        return self._remember(notice.type, now)
 
-    def _remember(self, kind: str, what: tuple[str, str]) -> None:
+    def _remember(self, kind: str, what: tuple[str, str]) -> bool:
+        """Whether that is new."""
+        if self._seen.get(kind) == what:
+            return False
         if kind in self._seen or len(self._seen) < MAX_TYPES:
             self._seen[kind] = what
+            return True
+        return False  # nobody has so many types; a flood of them is no news
 
 
 def _boot(headers: dict[str, str]) -> str:
