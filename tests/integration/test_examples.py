@@ -10,11 +10,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from warpgate_core import Identity, Node, NodeConfig, Pipe
 from warpgate_core.signal.embedded import EmbeddedBroker
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 30.0  # s for a whole example on a busy machine
+
+
+@pytest.fixture(autouse=True)
+def no_port_mappings(warpgate_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The examples use all network cards: a test asks nobody's router for anything."""
+    monkeypatch.setenv("WARPGATE_DISABLE", "upnp")
 
 
 @asynccontextmanager
