@@ -39,21 +39,6 @@ def test_pinholes_as_well(lab: Lab, protocol: str) -> None:
         mapped(node, 2)
 
 
-@pytest.mark.parametrize("protocol", ["IGD v1", "IGD v2"])
-def test_a_router_that_says_goodbye_is_not_published_until_it_is_back(lab: Lab, protocol: str) -> None:
-    _, options, offers = PROTOCOLS[protocol]
-    net = lab.internet((4,))
-    home = router(net, "a", 1, **offers)
-    with UpnpAgent(home.client) as agent:
-        node = agent.start(brokers=[], stun=[], options={"upnp": options})
-        before = mapped(node, 2)
-        home.daemon.stop()
-        assert "no port mapping" in "".join(mapped(node, 0).said)
-        home.daemon.start()
-        assert mapped(node, 2).external == before.external
-        assert len(home.daemon.mappings()) == 2
-
-
 def test_another_protocol_takes_over(lab: Lab) -> None:
     """After the restart the router speaks UPnP only."""
     net = lab.internet((4,))
