@@ -138,6 +138,18 @@ class Joined:
         """4 or 6."""
         return 6 if ":" in self.remote[0] else 4
 
+    @property
+    def tried_first(self) -> int:
+        """Family of the first endpoint that this end tried, 4 or 6."""
+        tried = (one for one in self.trace if one["step"] in ("dial", "check") and one["phase"] == "started")
+        return 6 if next(tried)["detail"].startswith("[") else 4
+
+    @property
+    def took_a_stream_if_it_could(self) -> bool:
+        """A stream is preferred, but not waited for without end: on a busy machine UDP may be it."""
+        proven = (one["detail"] for one in self.trace if (one["step"], one["phase"]) == ("prove", "complete"))
+        return self.transport == "tcp" or not any(detail.startswith("tcp") for detail in proven)
+
     def call(self, do: str, **arguments: Any) -> Any:
         """An order about this pipe."""
         return self.agent.call(do, pipe=self.pipe, **arguments)

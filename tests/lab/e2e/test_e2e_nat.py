@@ -81,3 +81,20 @@ def test_a_full_cone_can_be_called_over_udp(world: World, nodes: dict[str, Start
         here, there = meet(nodes[caller], node, transport="udp")
         assert (here.strategy, here.kind) == ("direct", "srflx")
         exchange(here, there)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="strategies.direct tries what the answer names only after all it knew has failed, in 5 s",
+)
+def test_an_old_address_costs_no_more_than_signalling(world: World, nodes: dict[str, Started]) -> None:
+    """The peer was started again and has another port; from behind a NAT only direct can work."""
+    agent = nodes["open"].agent
+    before = agent.start("moves", **world.services((4,)))
+    before.stop()
+    after = agent.start("moves", **world.services((4,)))
+    here = nodes["symmetric1"].connect(before)
+    there = after.accept()
+    exchange(here, there, 1_000)
+    after.stop()
+    assert here.seconds < 2

@@ -39,7 +39,8 @@ def test_a_message_and_a_file(
     a, b = pairs[families]
     here, there = meet(a, b, transport=transport, plugins=[plugin])
     assert (here.strategy, here.transport, here.kind) == (plugin, transport, "host")
-    assert here.family == (4 if families == (4,) else 6), "RFC 8305: IPv6 first"
+    dialler = here if plugin == "direct" else there
+    assert dialler.tried_first == (4 if families == (4,) else 6), "RFC 8305: IPv6 first"
     exchange(here, there)
 
 
@@ -74,7 +75,8 @@ def test_whatever_comes_first_over_lossy_lines(pairs: dict[tuple[int, ...], Pair
 def test_a_stream_is_preferred_and_the_first_family_is_ipv6(pairs: dict[tuple[int, ...], Pair]) -> None:
     for caller, callee in (pairs[4, 6], pairs[4, 6][::-1]):
         here, there = meet(caller, callee)
-        assert (here.transport, here.strategy, here.family) == ("tcp", "direct", 6)
+        assert (here.strategy, here.tried_first) == ("direct", 6)
+        assert here.took_a_stream_if_it_could
         exchange(here, there)
 
 
