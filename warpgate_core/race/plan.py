@@ -129,7 +129,8 @@ def order_targets(local: Iterable[LocalInterface], peer: NodeAddress) -> list[Ta
 
     Same LAN first (both behind the same external address, or the peer's address is on our link), then
     public ones, then private ones that can only work by luck (a routed private network, a VPN). Within a
-    class IPv6 comes first and families alternate (RFC 8305 section 4).
+    class IPv6 comes first and families alternate (RFC 8305 section 4). At the end the same from our other
+    cards.
     """
     faces = tuple(local)
     classes: tuple[list[Target], list[Target], list[Target]] = ([], [], [])
@@ -154,10 +155,22 @@ def order_targets(local: Iterable[LocalInterface], peer: NodeAddress) -> list[Ta
                 usable = tcp or theirs.nat.filtering is Filtering.EIF
                 classes[1].append(Target(outside, None, "srflx", ATTEMPT_DELAY, usable, tcp))
     ordered = [target for group in classes for target in _interleave(group)]
+    ordered += [
+        replace(target, local=Endpoint(face.internal.host, 0))
+        for target in ordered
+        if target.local is None
+        for face in _other_cards(faces, target.remote.family)
+    ]
     near_count = len(classes[0])
     return [
         replace(t, delay=0.0 if i == 0 else _gap(i, near_count)) for i, t in enumerate(ordered[:MAX_TARGETS])
     ]
+
+
+def _other_cards(faces: tuple[LocalInterface, ...], family: Family) -> list[LocalInterface]:
+    """The cards beside the one that the system would go out by: that one may be dead and not know it."""
+    mine = [face for face in faces if face.family is family]
+    return [face for face in mine if face.nic != mine[0].nic]
 
 
 def udp_is_likely(mine: LocalInterface, theirs: InterfaceAddress) -> bool:

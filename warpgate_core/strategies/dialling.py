@@ -50,7 +50,9 @@ async def try_targets(attempt: Attempt, targets: list[Target]) -> None:
             if transport == "tcp":
                 await attempt.dial(target.remote, local=target.local, kind=target.kind)
             else:
-                await attempt.check(target.remote, kind=target.kind)
+                hosts = {sock.local.host: sock for sock in attempt.sockets}
+                sock = hosts.get(target.local.host) if target.local is not None else None
+                await attempt.check(target.remote, sock=sock, kind=target.kind)
             proven += 1
         except WarpgateError as error:
             errors.append(error)
